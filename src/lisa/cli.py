@@ -1,0 +1,375 @@
+"""The command line: a table from word to typed function.
+
+This file knows what a person types, what is printed where, and which exit code an error has:
+0 done, 2 wrong input (one line, `lisa: error: …`), 130 interrupted. Answers, tables and JSON go
+to stdout; progress and errors go to stderr. It knows nothing of models, data or measures: it calls
+them, and imports them only inside the command that needs them, so that `--help` is fast.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lisa import __version__
+from lisa.errors import LisaError, OutputError
+
+if TYPE_CHECKING:
+    from lisa.evaluate import Evaluation
+    from lisa.example import Example
+    from lisa.result import Result
+
+app = typer.Typer(
+    name="lisa",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+train_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(train_app, name="train")
+
+
+class DatasetName(StrEnum):
+    """The data sets that `lisa eval` reads."""
+
+    reasonseg = "reasonseg"
+
+
+class Protocol(StrEnum):
+    """Who writes the answer: the model, or the protocol."""
+
+    generate = "generate"
+    teacher_forced = "teacher-forced"
+
+
+ModelOption = Annotated[
+    str,
+    typer.Option(help="The embedded model [b]nano[/b], or a directory with a saved model."),
+]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        help="[b]auto[/b] (a GPU if there is one), [b]cpu[/b], [b]cuda[/b], [b]cuda:1[/b], …"
+    ),
+]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"lisa {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def lisa(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Ask a photo a question; get an answer and the mask of what it is about.
+
+    \b
+    [b]Start here[/b]
+      lisa segment photo.jpg "what would keep my coffee warm?"
+      lisa segment --help
+
+    \b
+    [b]Exit codes[/b]
+      0    done, also when the answer is that the thing is not there
+      2    wrong input: one line on stderr names it and what was expected
+      130  interrupted
+    """
+
+
+@app.command()
+def segment(
+    image: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IMAGE",
+            readable=False,  # what is wrong with it is told in one line, like every other error
+            help="The photo: jpg, png, webp, gif, tiff, … Rotation stored in the file is applied.",
+            show_default=False,
+        ),
+    ],
+    question: Annotated[
+        str,
+        typer.Argument(
+            metavar="QUESTION",
+            help="What you want to know. It need not name the thing.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            readable=False,
+            help="Where the result goes; the ending says in which form. "
+            "Without it: [b]IMAGE.lisa.png[/b] beside the photo.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print one JSON object on stdout, and nothing else there."),
+    ] = False,
+    model: ModelOption = "nano",
+    device: DeviceOption = "auto",
+    answer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help=r"Do not generate: take this as the model's answer, such as [b]'\[SEG].'[/b]",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Answer a QUESTION about an IMAGE and mask what the answer is about.
+
+    Prints the answer and the path of the picture it wrote. If the model finds nothing that fits,
+    it says so, and no picture is written unless [b]--out[/b] asks for one.
+
+    \b
+    [b]Forms of --out[/b]
+      .png            the photo with the masks drawn on it
+      .mask.png       black and white: 255 on the masks, 0 elsewhere
+      .json           the object that --json prints
+      .geojson        polygons with holes, in pixels
+      .labelme.json   for labelme and tools that read its files
+      .coco.json      a COCO data set of one picture
+
+    \b
+    [b]JSON[/b]
+      {"image", "question", "answer", "model",
+       "masks": \\[{"rle": {"size": \\[h, w], "counts"}, "phrase", "score", "area",
+                  "bbox": \\[x, y, w, h]}],
+       "timings": {"load", "image", "answer", "mask"}}      seconds
+
+    \b
+    [b]Examples[/b]
+      lisa segment coffee.jpg "something to wake up with"
+      lisa segment coffee.jpg "something to wake up with" --out cup.mask.png
+      lisa segment street.jpg "what should a driver stop for?" --json
+      lisa segment street.jpg "what should a driver stop for?" --model runs/mine/model
+    """
+    from lisa import predict
+    from lisa.example import check_question
+    from lisa.image import load_image
+
+    # what the person typed is checked before the model is loaded
+    question = check_question(question)
+    picture = load_image(image)
+    path = out if out is not None else image.parent / f"{image.stem}.lisa.png"
+    _require_folder(path)
+    segmenter = predict.load(model, device=_device(device))
+    result = replace(segmenter.segment(picture, question, answer=answer), name=str(image))
+    written = bool(result.masks) or out is not None
+    if written:
+        result.save(path)
+    _report(result, path if written else None, as_json)
+
+
+def _report(result: "Result", written: Path | None, as_json: bool) -> None:
+    """Say what was found: for a person, or as one JSON object with the path on stderr."""
+    if as_json:
+        typer.echo(json.dumps(result.to_dict()))
+    else:
+        typer.echo(result.text)
+        if not result.masks:
+            typer.echo("no mask")
+    if written is not None:
+        typer.echo(f"wrote {written}", err=as_json)
+
+
+@app.command("eval")
+def evaluate(
+    root: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="The folder with the photos and their annotations.",
+            show_default=False,
+        ),
+    ],
+    protocol: Annotated[
+        Protocol,
+        typer.Option(
+            help="[b]generate[/b]: the model writes the answer; no mask in it scores as an empty "
+            r"mask. [b]teacher-forced[/b]: the answer '\[SEG].' is given, as in the paper.",
+            show_default=False,
+        ),
+    ],
+    dataset: Annotated[
+        DatasetName, typer.Option(help="The layout of the folder.")
+    ] = DatasetName.reasonseg,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The folder inside DIR to read, such as [b]val[/b]. Without it: DIR itself.",
+            show_default=False,
+        ),
+    ] = None,
+    model: ModelOption = "nano",
+    device: DeviceOption = "auto",
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write the scores here.", show_default=False),
+    ] = None,
+    shuffle_questions: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SEED",
+            help="Ask each photo another photo's question. The score that is left is what the "
+            "model gets without reading the question.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Measure a model on a data set, through the same code that answers a person.
+
+    Prints a table. A sample that fails counts as wrong and is listed by name.
+
+    \b
+    [b]Measures[/b]
+      gIoU           mean IoU of all samples; absent and nothing found counts 1
+      gIoU_present   mean IoU of the samples that have a target, with a 95 % interval
+      cIoU           intersections of all samples over unions of all samples
+      N_acc          share of absent targets that were answered with no mask
+      emission_rate  share of present targets that were answered with a mask
+
+    \b
+    [b]Examples[/b]
+      lisa eval --root ReasonSeg --split val --protocol generate
+      lisa eval --root ReasonSeg/val --protocol teacher-forced --json scores.json
+      lisa eval --root ReasonSeg/val --protocol generate --shuffle-questions 0
+    """
+    from lisa import evaluate as measure
+    from lisa import predict
+
+    if json_file is not None:
+        _require_folder(json_file)
+    examples = _open_dataset(dataset, root, split)
+    segmenter = predict.load(model, device=_device(device))
+    evaluation = measure.evaluate(
+        segmenter,
+        examples,
+        protocol=protocol.value,
+        shuffle_questions=shuffle_questions,
+        progress=True,
+    )
+    _write_scores(evaluation, json_file)
+    typer.echo(str(evaluation))
+
+
+def _write_scores(evaluation: "Evaluation", path: Path | None) -> None:
+    if path is None:
+        return
+    from lisa.image import write_atomically
+
+    text = json.dumps(evaluation.to_dict(), indent=2)
+    write_atomically(path, f"{text}\n".encode())
+
+
+def _open_dataset(name: DatasetName, root: Path, split: str | None) -> "Sequence[Example]":
+    from lisa.data.reasonseg import ReasonSeg
+
+    return {DatasetName.reasonseg: ReasonSeg}[name](root, split)
+
+
+@train_app.callback()
+def train() -> None:
+    """Train a model of your own."""
+
+
+@train_app.command()
+def nano(
+    data: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="The folder with the training data.", show_default=False),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="The folder for checkpoints, logs, the report and the model.",
+            show_default=False,
+        ),
+    ],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same run.")] = 0,
+    device: DeviceOption = "auto",
+    resume: Annotated[
+        bool,
+        typer.Option(help="Go on from what is in the out folder, or start it anew."),
+    ] = True,
+    stage: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Run this stage only.", show_default=False),
+    ] = None,
+    steps_scale: Annotated[
+        float,
+        typer.Option(help="Multiply the number of steps of each stage; 0.01 is a quick trial."),
+    ] = 1.0,
+) -> None:
+    """Train lisa-nano, the small model that comes with the package.
+
+    Runs the recipe stage by stage, on a GPU or on the CPU. A run that was killed goes on from its
+    last checkpoint when the same command is given again. Losses and validation scores go to
+    TensorBoard files in the out folder; a one-page report ends the run.
+
+    \b
+    [b]Examples[/b]
+      lisa train nano --data data --out runs/nano
+      lisa train nano --data data --out runs/trial --steps-scale 0.01 --device cpu
+      tensorboard --logdir runs/nano
+    """
+    from lisa.training import nano as recipe
+
+    recipe.train(
+        data=data,
+        out=out,
+        seed=seed,
+        device=_device(device),
+        resume=resume,
+        stage=stage,
+        steps_scale=steps_scale,
+    )
+
+
+def _device(name: str) -> str | None:
+    """The device to ask for; None lets the builder choose."""
+    return None if name == "auto" else name
+
+
+def _require_folder(path: Path) -> None:
+    """Refuse a path that cannot be written before time is spent on what goes there."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise OutputError(
+            f"cannot write {str(path)!r}: expected an existing folder {str(folder)!r}"
+        )
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"cannot write {str(path)!r}: expected a writable folder {str(folder)!r}")
+    if path.is_dir():
+        raise OutputError(f"cannot write {str(path)!r}: expected a file, this is a folder")
+
+
+def main() -> None:
+    """Run the command line of this process; the entry point of `lisa` and `python -m lisa`."""
+    try:
+        app(prog_name="lisa")
+    except LisaError as error:
+        typer.echo(f"lisa: error: {error}", err=True)
+        sys.exit(2)

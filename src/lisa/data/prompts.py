@@ -1,0 +1,56 @@
+"""Question and answer templates: a name or a phrase becomes something a person would type.
+
+Text only. This file knows no picture, no mask and no special token; the processor adds ``[SEG]``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+NAME_QUESTIONS = (
+    "Segment the {}.",
+    "Where is the {}?",
+    "Show me the {}.",
+    "Find the {}.",
+    "Can you segment the {} in this picture?",
+    "Please point out the {}.",
+    "Which part of the picture is the {}?",
+    "the {}",
+    "{}",
+    "Is there a {} here? Please mark it.",
+)
+NAMING_QUESTIONS = {
+    "left": ("What is on the left?", "What do you see on the left side?"),
+    "right": ("What is on the right?", "What do you see on the right side?"),
+    "top": ("What is at the top?",),
+    "bottom": ("What is at the bottom?",),
+    "middle": ("What is in the middle?", "What is the main thing here?"),
+}
+LISTING_QUESTIONS = ("What is in this picture?", "What can you see?", "Name the things in this picture.")
+
+
+def choose(options: tuple[str, ...], random: np.random.Generator) -> str:
+    """One of the options."""
+    return options[int(random.integers(len(options)))]
+
+
+def name_question(phrase: str, random: np.random.Generator) -> str:
+    """A question that names its target."""
+    return choose(NAME_QUESTIONS, random).format(phrase)
+
+
+def present_answer(phrase: str) -> str:
+    """The answer about something that is there."""
+    return f"The {phrase}."
+
+
+def absent_answer(phrase: str) -> str:
+    """The answer about something that is not there."""
+    return f"There is no {phrase} in this picture."
+
+
+def listing_answer(names: list[str]) -> str:
+    """An answer that names several things and points at none."""
+    articles = [f"a {name}" for name in names]
+    return ("A" + ", ".join(articles)[1:] if len(articles) < 2 else
+            "A" + ", ".join(articles[:-1])[1:] + " and " + articles[-1]) + "."

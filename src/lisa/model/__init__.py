@@ -1,0 +1,1 @@
+"""The model: configuration, contracts, parts, and how they are put together."""

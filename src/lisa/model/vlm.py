@@ -1,0 +1,199 @@
+"""The language side of the embedded model: Llama layers that read a picture as names they know.
+
+``SemanticProjector`` writes a picture in the language model's own words: at every place the mean
+input embeddings of the names that the eyes see there, and after them the names found most surely
+anywhere. ``NanoVlm`` puts these in front of the question. This file knows embeddings and hidden
+states; it refuses to know pixels, strings and masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import DynamicCache, LlamaForCausalLM
+
+from lisa.model.config import LisaConfig
+from lisa.model.interfaces import PADDING_SEGMENT, PICTURE_SEGMENT, Batch
+from lisa.model.nano import IMAGENET_CLASSES, FourierPosition, ImageFeatures, here_logits
+
+
+class NamePrompt(nn.Module):
+    """Mean input embedding of a name's tokens [.., H] -> a prompt [.., P], without a language model.
+
+    It trains the eyes before the mind is there, and it turns the bank of concept names into prompts.
+    """
+
+    def __init__(self, hidden_size: int, prompt_size: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.LayerNorm(hidden_size),
+            nn.Linear(hidden_size, 2 * hidden_size),
+            nn.GELU(),
+            nn.Linear(2 * hidden_size, prompt_size),
+        )
+
+    def forward(self, name_embeddings: Tensor) -> Tensor:
+        return self.layers(name_embeddings)
+
+
+class SemanticProjector(nn.Module):
+    """Picture features -> visual tokens [B, grid² + found concepts + found classes, H]."""
+
+    class_embeddings: Tensor  # [1000, H] mean input embeddings of the ImageNet names
+    concept_embeddings: Tensor  # [M, H] the same of ``config.concepts``
+
+    def __init__(self, config: LisaConfig, hidden_size: int) -> None:
+        super().__init__()
+        self.grid = config.grid
+        self.found = (config.found_concepts, config.found_classes)
+        width = config.decoder["width"]
+        self.register_buffer("class_embeddings", torch.zeros(IMAGENET_CLASSES, hidden_size))
+        self.register_buffer("concept_embeddings", torch.zeros(len(config.concepts), hidden_size))
+        self.name_prompt = NamePrompt(hidden_size, config.prompt_size)
+        self.learned = nn.Sequential(
+            nn.Linear(width, hidden_size), nn.GELU(), nn.Linear(hidden_size, hidden_size)
+        )
+        self.place = FourierPosition(width)
+        self.place_embedding = nn.Linear(width, hidden_size)
+        self.kind_embedding = nn.Parameter(torch.zeros(3, hidden_size))  # place, concept, class
+        self.score_embedding = nn.Parameter(torch.zeros(2, hidden_size))
+
+    def forward(self, features: ImageFeatures) -> Tensor:
+        concepts = self.concept_probabilities(features)  # [B, M, h, w]
+        places = self.place_tokens(features, concepts)
+        found_concepts = self.found_tokens(concepts, self.concept_embeddings, kind=0)
+        found_classes = self.found_tokens(features.semantic, self.class_embeddings, kind=1)
+        return torch.cat([places, found_concepts, found_classes], 1)
+
+    def concept_probabilities(self, features: ImageFeatures) -> Tensor:
+        """Probability [B, M, h, w] that each concept of the bank is at each location."""
+        prompts = self.name_prompt(self.concept_embeddings)
+        return here_logits(features.keys, prompts.expand(len(features.keys), -1, -1)).sigmoid()
+
+    def place_tokens(self, features: ImageFeatures, concepts: Tensor) -> Tensor:
+        """One token a cell, row by row: names by probability, a learned part, and where it is."""
+        named = torch.einsum("bmhw,md->bdhw", concepts, self.concept_embeddings)
+        named = named / concepts.sum(1, keepdim=True).clamp(min=1)
+        named = named + torch.einsum("bchw,cd->bdhw", features.semantic, self.class_embeddings)
+        tokens = named + self.learned(features.context.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        tokens = F.adaptive_avg_pool2d(tokens, self.grid).flatten(2).transpose(1, 2)
+        places = self.place_embedding(self.place(self.grid, self.grid))
+        return tokens + places + self.kind_embedding[0]
+
+    def found_tokens(self, probabilities: Tensor, embeddings: Tensor, kind: int) -> Tensor:
+        """The surest names of a picture, surest first: name, place of its peak, probability."""
+        height, width = probabilities.shape[-2:]
+        peaks, cells = probabilities.flatten(2).max(-1)  # [B, M]
+        scores, index = peaks.topk(min(self.found[kind], len(embeddings)), dim=1)
+        places = self.place_embedding(self.place(height, width))[cells.gather(1, index)]
+        how_sure = scores[..., None] * self.score_embedding[kind]
+        return embeddings[index] + places + how_sure + self.kind_embedding[kind + 1]
+
+
+@dataclass
+class Prefix:
+    """Keys and values of a picture's tokens at every layer, to be shared by all questions about it."""
+
+    layers: list[tuple[Tensor, Tensor]]  # per layer [B, heads, V, head size]
+
+    @property
+    def length(self) -> int:
+        return self.layers[0][0].shape[2]
+
+    def cache(self, image_index: Tensor) -> DynamicCache:
+        """A fresh cache whose row n continues picture ``image_index[n]``."""
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(self.layers):
+            cache.update(keys[image_index], values[image_index], layer)
+        return cache
+
+
+class NanoVlm(nn.Module):
+    """Llama behind a semantic projector, with the one new token ``[SEG]``.
+
+    The token's input and output embeddings are two vectors of their own, so that the language
+    model's table stays as it was.
+    """
+
+    def __init__(self, config: LisaConfig) -> None:
+        super().__init__()
+        self.language = LlamaForCausalLM(config.language_config())
+        self.hidden_size: int = self.language.config.hidden_size
+        self.seg_token_id = config.seg_token_id
+        self.projector = SemanticProjector(config, self.hidden_size)
+        self.seg_input = nn.Parameter(torch.randn(self.hidden_size) * 0.02)
+        self.seg_output = nn.Parameter(torch.randn(self.hidden_size) * 0.02)
+
+    @property
+    def vocabulary(self) -> Tensor:
+        """The language model's own input embeddings [vocabulary, H]."""
+        return self.language.get_input_embeddings().weight
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """Input embeddings [.., H] of ids, ``[SEG]`` included."""
+        is_seg = (input_ids == self.seg_token_id)[..., None]
+        known = F.embedding(input_ids.clamp(0, len(self.vocabulary) - 1), self.vocabulary)
+        return torch.where(is_seg, self.seg_input, known)
+
+    def name_embeddings(self, phrase_ids: Tensor) -> Tensor:
+        """Mean input embedding [N, H] of phrases [N, L] padded with -1."""
+        known = (phrase_ids >= 0)[..., None]
+        total = (self.embed(phrase_ids.clamp(min=0)) * known).sum(1)
+        return total / known.sum(1).clamp(min=1)
+
+    def visual_embeddings(self, features: ImageFeatures) -> Tensor:
+        return self.projector(features)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token logits [.., vocabulary + 1]; the last one is ``[SEG]``."""
+        return torch.cat([hidden @ self.vocabulary.T, (hidden @ self.seg_output)[..., None]], -1)
+
+    def hidden_states(self, batch: Batch, visual: Tensor) -> Tensor:
+        """Last hidden states [B, T, H]; the visual tokens [B, V, H] replace the picture's places."""
+        embeddings = self.embed(batch.input_ids)
+        places = visual_places(batch.segments, visual.shape[1])
+        embeddings = embeddings.masked_scatter(places[..., None], visual.to(embeddings.dtype))
+        return self.language.model(
+            inputs_embeds=embeddings,
+            attention_mask=segment_mask(batch.segments),
+            position_ids=batch.position_ids,
+            use_cache=False,
+        ).last_hidden_state
+
+    def encode_prefix(self, prefix_ids: Tensor, visual: Tensor) -> Prefix:
+        """Run the picture's part of a row once: ``prefix_ids`` [B, V + ...], ``visual`` [B, V, H]."""
+        embeddings = self.embed(prefix_ids)
+        places = visual_places(torch.zeros_like(prefix_ids), visual.shape[1])
+        embeddings = embeddings.masked_scatter(places[..., None], visual.to(embeddings.dtype))
+        cache = DynamicCache()
+        self.language.model(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
+        return Prefix([(layer.keys, layer.values) for layer in cache.layers])
+
+    def step(self, input_ids: Tensor, cache: DynamicCache, mask: Tensor, positions: Tensor) -> Tensor:
+        """Hidden states [N, t, H] of new tokens [N, t] after what ``cache`` holds; ``mask`` [N, all]."""
+        return self.language.model(
+            inputs_embeds=self.embed(input_ids),
+            past_key_values=cache,
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=True,
+        ).last_hidden_state
+
+
+def visual_places(segments: Tensor, count: int) -> Tensor:
+    """True [B, T] at the last ``count`` but one of the picture's places: a line break follows them."""
+    length = (segments == PICTURE_SEGMENT).sum(1, keepdim=True)
+    index = torch.arange(segments.shape[1], device=segments.device)
+    return (index >= length - 1 - count) & (index < length - 1)
+
+
+def segment_mask(segments: Tensor) -> Tensor:
+    """Who may look at whom, [B, 1, T, T]: causal, the picture and one's own question only."""
+    looks, seen = segments[:, :, None], segments[:, None, :]
+    causal = torch.ones(segments.shape[1], segments.shape[1], dtype=torch.bool, device=segments.device)
+    allowed = ((seen == PICTURE_SEGMENT) | (seen == looks)) & (seen != PADDING_SEGMENT) & causal.tril()
+    itself = torch.eye(segments.shape[1], dtype=torch.bool, device=segments.device)
+    return (allowed | itself)[:, None]

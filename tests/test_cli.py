@@ -1,0 +1,560 @@
+"""The command line: what is printed where, which files appear, and the exit codes.
+
+The model is replaced by one that answers at once, so that these tests are about the command line
+alone; `test_readme.py` runs the same commands with the real one.
+"""
+
+import importlib.metadata
+import inspect
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from pycocotools import mask as coco_mask
+
+import lisa
+from commands import parse
+from lisa import cli, predict
+from lisa.image import load_image
+from lisa.training import nano as recipe
+
+KEYS = ["image", "question", "answer", "model", "masks", "timings"]
+SCORES = [
+    "dataset",
+    "protocol",
+    "model",
+    "n",
+    "gIoU",
+    "gIoU_present",
+    "gIoU_present_ci",
+    "cIoU",
+    "N_acc",
+    "emission_rate",
+    "failures",
+    "by",
+    "seconds_per_question",
+]
+
+
+@dataclass
+class FakeSegmenter:
+    """Finds the upper left quarter of every picture, unless the question says `nothing`."""
+
+    name: str = "fake"
+    loaded: list[dict[str, Any]] = field(default_factory=list)
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    raises: BaseException | None = None
+
+    def load(self, model: str = "nano", device: str | None = None) -> "FakeSegmenter":
+        self.loaded.append({"model": model, "device": device})
+        return self
+
+    def segment(self, image: Any, question: str, *, answer: str | None = None) -> lisa.Result:
+        self.asked.append({"question": question, "answer": answer})
+        if self.raises is not None:
+            raise self.raises
+        picture = load_image(image)
+        found = np.zeros((picture.height, picture.width), bool)
+        found[: picture.height // 2, : picture.width // 2] = True
+        absent = "nothing" in question
+        return lisa.Result(
+            image=picture,
+            question=question,
+            text="There is none." if absent else "The corner.",
+            masks=() if absent else (lisa.Mask(found, "corner", 0.75),),
+            model=self.name,
+            timings={"load": 0.0, "image": 0.1, "answer": 0.2, "mask": 0.3},
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def segmenter(monkeypatch: pytest.MonkeyPatch) -> FakeSegmenter:
+    fake = FakeSegmenter()
+    monkeypatch.setattr(predict, "load", fake.load)
+    return fake
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Call the command line in this process, as a shell would."""
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["lisa", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+            raise SystemExit(0)  # a command that returns ends the process with 0
+        printed = capsys.readouterr()
+        return Outcome(int(stopped.value.code or 0), printed.out, printed.err)
+
+    return call
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.jpg"
+    colours = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    PIL.Image.fromarray(colours).save(path)
+    return path
+
+
+@pytest.fixture
+def reasonseg(tmp_path: Path, photo: Path) -> Path:
+    """A data set of two photos whose target is the quarter that the fake finds."""
+    root = tmp_path / "reasonseg" / "val"
+    root.mkdir(parents=True)
+    corner = [[0, 0], [19, 0], [19, 14], [0, 14]]
+    for name, text, is_sentence in [("a", "a corner", False), ("b", "Which part is it?", True)]:
+        (root / f"{name}.jpg").write_bytes(photo.read_bytes())
+        annotation = {
+            "text": [text],
+            "is_sentence": is_sentence,
+            "shapes": [{"label": "target", "points": corner}],
+        }
+        (root / f"{name}.json").write_text(json.dumps(annotation))
+    return root
+
+
+def files_in(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# What is found ------------------------------------------------------------------------------------
+
+
+def test_segment_prints_the_answer_and_writes_beside_the_photo(
+    run: Run, segmenter: FakeSegmenter, photo: Path
+) -> None:
+    outcome = run("segment", photo, "  which corner? ")
+    written = photo.with_name("photo.lisa.png")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == f"The corner.\nwrote {written}\n"
+    with PIL.Image.open(written) as overlay, PIL.Image.open(photo) as plain:
+        assert (overlay.mode, overlay.size) == ("RGB", plain.size)
+        assert np.any(np.asarray(overlay) != np.asarray(plain))
+    assert segmenter.asked == [{"question": "which corner?", "answer": None}]
+    assert segmenter.loaded == [{"model": "nano", "device": None}]
+
+
+def test_segment_writes_where_and_in_the_form_that_out_says(
+    run: Run, segmenter: FakeSegmenter, photo: Path, tmp_path: Path
+) -> None:
+    before = set(files_in(tmp_path))
+    outcome = run("segment", photo, "which corner?", "--out", tmp_path / "found.mask.png")
+    assert outcome.code == 0
+    assert set(files_in(tmp_path)) - before == {tmp_path / "found.mask.png"}
+    with PIL.Image.open(tmp_path / "found.mask.png") as image:
+        mask = np.asarray(image)
+    assert mask.shape == (30, 40)
+    assert np.array_equal(np.unique(mask), [0, 255])
+    assert mask[:15, :20].all() and mask.astype(int).sum() == 255 * 15 * 20
+
+
+def test_json_is_the_only_thing_on_stdout(run: Run, segmenter: FakeSegmenter, photo: Path) -> None:
+    outcome = run("segment", photo, "which corner?", "--json")
+    answer = json.loads(outcome.out)
+    assert outcome.code == 0
+    assert list(answer) == KEYS
+    assert answer["image"] == str(photo)
+    assert (answer["question"], answer["answer"]) == ("which corner?", "The corner.")
+    assert answer["model"] == "fake"
+    assert answer["timings"] == {"load": 0.0, "image": 0.1, "answer": 0.2, "mask": 0.3}
+    (mask,) = answer["masks"]
+    assert set(mask) == {"rle", "phrase", "score", "area", "bbox"}
+    assert (mask["phrase"], mask["score"]) == ("corner", 0.75)
+    assert (mask["area"], mask["bbox"]) == (300, [0, 0, 20, 15])
+    assert mask["rle"]["size"] == [30, 40]
+    assert coco_mask.decode(mask["rle"]).sum() == 300
+    assert outcome.err == f"wrote {photo.with_name('photo.lisa.png')}\n"
+
+
+def test_nothing_found_writes_nothing_and_says_so(
+    run: Run, segmenter: FakeSegmenter, photo: Path, tmp_path: Path
+) -> None:
+    before = files_in(tmp_path)
+    outcome = run("segment", photo, "is there nothing?")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "There is none.\nno mask\n", "")
+    assert files_in(tmp_path) == before
+
+
+def test_nothing_found_is_still_written_when_a_file_was_asked_for(
+    run: Run, segmenter: FakeSegmenter, photo: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "answer.json"
+    assert run("segment", photo, "is there nothing?", "--out", out).code == 0
+    assert json.loads(out.read_text())["masks"] == []
+
+
+def test_a_photo_that_is_turned_by_its_file_is_turned_once(
+    run: Run, segmenter: FakeSegmenter, tmp_path: Path
+) -> None:
+    path = tmp_path / "turned.jpg"
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # orientation: show the stored picture turned a quarter clockwise
+    PIL.Image.new("RGB", (40, 30), "teal").save(path, exif=exif)
+    answer = json.loads(run("segment", path, "which corner?", "--json").out)
+    assert answer["masks"][0]["rle"]["size"] == [40, 30]
+    with PIL.Image.open(tmp_path / "turned.lisa.png") as overlay:
+        assert overlay.size == (30, 40)
+
+
+def test_segment_passes_on_model_device_and_answer(
+    run: Run, segmenter: FakeSegmenter, photo: Path
+) -> None:
+    options = ["--model", "runs/mine", "--device", "cpu", "--answer", "[SEG]."]
+    assert run("segment", photo, "which corner?", *options).code == 0
+    assert segmenter.loaded == [{"model": "runs/mine", "device": "cpu"}]
+    assert segmenter.asked == [{"question": "which corner?", "answer": "[SEG]."}]
+
+
+@pytest.mark.parametrize("question", ["was hält wach?", "何が目を覚ます", "[SEG] <|im_end|>"])
+def test_questions_of_any_kind_reach_the_model_unchanged(
+    run: Run, segmenter: FakeSegmenter, photo: Path, question: str
+) -> None:
+    answer = json.loads(run("segment", photo, question, "--json").out)
+    assert answer["question"] == question
+    assert segmenter.asked[0]["question"] == question
+
+
+# What is refused ----------------------------------------------------------------------------------
+
+
+def missing(folder: Path) -> list[object]:
+    return [folder / "nowhere.jpg", "what is it?"]
+
+
+def missing_folder_of_the_photo(folder: Path) -> list[object]:
+    return [folder / "nowhere" / "nowhere.jpg", "what is it?"]
+
+
+def directory(folder: Path) -> list[object]:
+    (folder / "album").mkdir()
+    return [folder / "album", "what is it?"]
+
+
+def empty_file(folder: Path) -> list[object]:
+    (folder / "empty.jpg").touch()
+    return [folder / "empty.jpg", "what is it?"]
+
+
+def text_as_jpg(folder: Path) -> list[object]:
+    (folder / "letter.jpg").write_text("Dear all, this is not a photo.")
+    return [folder / "letter.jpg", "what is it?"]
+
+
+def truncated(folder: Path) -> list[object]:
+    whole = (folder / "photo.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    return [folder / "cut.jpg", "what is it?"]
+
+
+def empty_question(folder: Path) -> list[object]:
+    return [folder / "photo.jpg", "   "]
+
+
+def long_question(folder: Path) -> list[object]:
+    return [folder / "photo.jpg", "why " * 2500]
+
+
+def out_in_no_folder(folder: Path) -> list[object]:
+    return [folder / "photo.jpg", "what is it?", "--out", folder / "nowhere" / "out.png"]
+
+
+def out_is_a_folder(folder: Path) -> list[object]:
+    (folder / "out.png").mkdir()
+    return [folder / "photo.jpg", "what is it?", "--out", folder / "out.png"]
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (missing, "nowhere.jpg"),
+        (missing_folder_of_the_photo, "nowhere.jpg"),
+        (directory, "album"),
+        (empty_file, "empty.jpg"),
+        (text_as_jpg, "letter.jpg"),
+        (truncated, "cut.jpg"),
+        (empty_question, "question"),
+        (long_question, "9999"),
+        (out_in_no_folder, "nowhere"),
+        (out_is_a_folder, "out.png"),
+    ],
+)
+def test_wrong_input_is_one_line_and_costs_no_model(
+    run: Run,
+    segmenter: FakeSegmenter,
+    photo: Path,
+    tmp_path: Path,
+    make: Callable[[Path], list[object]],
+    names: str,
+) -> None:
+    arguments = make(tmp_path)
+    before = files_in(tmp_path)
+    outcome = run("segment", *arguments)
+    assert_refused(outcome, names)
+    assert files_in(tmp_path) == before
+    assert segmenter.loaded == []
+
+
+def assert_refused(outcome: Outcome, names: str, says: str = "expected") -> None:
+    """Exit code 2, nothing on stdout, and one line that names the thing and what is wrong."""
+    assert outcome.code == 2
+    assert outcome.out == ""
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("lisa: error: ")
+    assert names in line
+    assert says in line
+
+
+def test_an_unknown_ending_names_the_known_ones(
+    run: Run, segmenter: FakeSegmenter, photo: Path, tmp_path: Path
+) -> None:
+    before = files_in(tmp_path)
+    outcome = run("segment", photo, "which corner?", "--out", tmp_path / "found.docx")
+    assert_refused(outcome, "found.docx")
+    assert ".geojson" in outcome.err
+    assert files_in(tmp_path) == before
+
+
+def test_a_folder_that_may_not_be_written_is_an_error(
+    run: Run, segmenter: FakeSegmenter, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    assert_refused(run("segment", photo, "which corner?"), str(photo.parent))
+    assert segmenter.loaded == []
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder nobody can write to")
+def test_a_write_that_fails_is_an_error(run: Run, segmenter: FakeSegmenter, photo: Path) -> None:
+    assert_refused(run("segment", photo, "which corner?", "--out", "/proc/found.png"), "/proc")
+
+
+def test_an_error_while_answering_leaves_no_file(
+    run: Run, segmenter: FakeSegmenter, photo: Path, tmp_path: Path
+) -> None:
+    before = files_in(tmp_path)
+    segmenter.raises = lisa.ModelError("model 'x' lacks 'head.weight'; expected [576, 256]")
+    assert_refused(run("segment", photo, "which corner?", "--json"), "head.weight")
+    assert files_in(tmp_path) == before
+
+
+def test_a_mistake_of_ours_is_not_dressed_up_as_the_persons(
+    run: Run, segmenter: FakeSegmenter, photo: Path
+) -> None:
+    segmenter.raises = ZeroDivisionError("ours")
+    with pytest.raises(ZeroDivisionError, match="ours"):
+        run("segment", photo, "which corner?")
+
+
+def test_an_interrupt_ends_with_130_and_no_traceback(
+    run: Run, segmenter: FakeSegmenter, photo: Path
+) -> None:
+    segmenter.raises = KeyboardInterrupt()
+    outcome = run("segment", photo, "which corner?")
+    assert outcome.code == 130
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["segmnt"],
+        ["segment"],
+        ["segment", "photo.jpg"],
+        ["segment", "photo.jpg", "what?", "--outt", "x.png"],
+        ["eval", "--root", "."],
+        ["eval", "--root", ".", "--protocol", "guess"],
+        ["eval", "--root", ".", "--protocol", "generate", "--dataset", "imagenet"],
+        ["eval", "--root", ".", "--protocol", "generate", "--shuffle-questions", "yes"],
+        ["train", "nano", "--data", "."],
+    ],
+)
+def test_usage_errors_end_with_2(run: Run, segmenter: FakeSegmenter, arguments: list[str]) -> None:
+    outcome = run(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "Usage: lisa" in outcome.err
+
+
+# Measuring and training ---------------------------------------------------------------------------
+
+
+def test_eval_prints_a_table_and_writes_the_scores(
+    run: Run, segmenter: FakeSegmenter, reasonseg: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "scores.json"
+    outcome = run("eval", "--root", reasonseg, "--protocol", "generate", "--json", path)
+    scores = json.loads(path.read_text())
+    assert outcome.code == 0
+    assert "gIoU" in outcome.out and "fake" in outcome.out
+    assert set(scores) == set(SCORES)
+    assert (scores["protocol"], scores["model"], scores["n"]) == ("generate", "fake", 2)
+    assert scores["gIoU_present"] > 0.9
+    assert set(scores["by"]) == {"short", "long"}
+    assert scores["failures"] == []
+    assert [asked["answer"] for asked in segmenter.asked] == [None, None]
+
+
+def test_eval_finds_the_split_and_gives_the_answer_of_the_paper(
+    run: Run, segmenter: FakeSegmenter, reasonseg: Path
+) -> None:
+    options = ["--split", "val", "--protocol", "teacher-forced", "--dataset", "reasonseg"]
+    assert run("eval", "--root", reasonseg.parent, *options).code == 0
+    assert {asked["answer"] for asked in segmenter.asked} == {"[SEG]."}
+
+
+def test_eval_can_ask_each_photo_the_question_of_another(
+    run: Run, segmenter: FakeSegmenter, reasonseg: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "scores.json"
+    options = ["--protocol", "generate", "--shuffle-questions", "7", "--json", path]
+    assert run("eval", "--root", reasonseg, *options).code == 0
+    assert [asked["question"] for asked in segmenter.asked] == ["Which part is it?", "a corner"]
+    assert set(json.loads(path.read_text())) == {*SCORES, "shuffle_questions"}
+
+
+def test_eval_counts_a_failure_as_wrong_and_goes_on(
+    run: Run, segmenter: FakeSegmenter, reasonseg: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "scores.json"
+    segmenter.raises = RuntimeError("out of luck")
+    assert run("eval", "--root", reasonseg, "--protocol", "generate", "--json", path).code == 0
+    scores = json.loads(path.read_text())
+    assert (scores["n"], scores["gIoU"], len(scores["failures"])) == (2, 0.0, 2)
+
+
+def test_eval_refuses_a_place_for_its_scores_before_it_starts(
+    run: Run, segmenter: FakeSegmenter, reasonseg: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "nowhere" / "scores.json"
+    outcome = run("eval", "--root", reasonseg, "--protocol", "generate", "--json", path)
+    assert_refused(outcome, "nowhere")
+    assert segmenter.loaded == []
+
+
+@pytest.mark.parametrize("options", [[], ["--split", "test"]])
+def test_eval_names_a_folder_that_is_not_there(
+    run: Run, segmenter: FakeSegmenter, tmp_path: Path, options: list[str]
+) -> None:
+    outcome = run("eval", "--root", tmp_path / "nowhere", "--protocol", "generate", *options)
+    assert_refused(outcome, "nowhere", says="no such folder")
+    assert segmenter.loaded == []
+
+
+def test_train_nano_calls_the_recipe_with_what_was_typed(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[dict[str, Any]] = []
+    signature = inspect.signature(recipe.train)
+    monkeypatch.setattr(recipe, "train", lambda **settings: calls.append(settings))
+    assert run("train", "nano", "--data", "photos", "--out", "runs/a").code == 0
+    options = ["--seed", "3", "--device", "cpu", "--no-resume", "--steps-scale", "0.01"]
+    assert run("train", "nano", "--data", "photos", "--out", "runs/b", *options).code == 0
+    assert calls[0] == {
+        "data": Path("photos"),
+        "out": Path("runs/a"),
+        "seed": 0,
+        "device": None,
+        "resume": True,
+        "stage": None,
+        "steps_scale": 1.0,
+    }
+    changed = {"seed": 3, "device": "cpu", "resume": False, "steps_scale": 0.01}
+    assert calls[1] == calls[0] | changed | {"out": Path("runs/b")}
+    signature.bind(**calls[0])  # the recipe takes exactly these
+
+
+# Help ---------------------------------------------------------------------------------------------
+
+COMMANDS = [[], ["segment"], ["eval"], ["train"], ["train", "nano"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_explains_every_option(run: Run, command: list[str]) -> None:
+    outcome = run(*command, "--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert f"Usage: {' '.join(['lisa', *command])}" in outcome.out
+    assert "[b]" not in outcome.out and "\\[" not in outcome.out  # markup shows as itself nowhere
+    assert run(*command, "-h") == outcome
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_the_examples_in_the_help_can_be_typed(run: Run, command: list[str]) -> None:
+    lines = [line.strip() for line in run(*command, "--help").out.splitlines()]
+    examples = [shlex.split(line)[1:] for line in lines if line.startswith("lisa ")]
+    assert examples or command == ["train"]
+    for example in examples:
+        if "--help" not in example:
+            parse(example)
+
+
+def test_the_forms_in_the_help_are_the_forms_that_can_be_saved(
+    run: Run, segmenter: FakeSegmenter, photo: Path, tmp_path: Path
+) -> None:
+    lines = [line.strip() for line in run("segment", "--help").out.splitlines()]
+    endings = [line.split()[0] for line in lines if line.startswith(".")]
+    assert len(endings) == 6
+    for ending in endings:
+        out = tmp_path / f"found{ending}"
+        assert run("segment", photo, "which corner?", "--out", out).code == 0
+        assert out.stat().st_size > 0
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == Outcome(0, f"lisa {lisa.__version__}\n", "")
+
+
+def test_python_m_lisa_is_the_same_command(run: Run) -> None:
+    expected = run("segment", "--help").out
+    done = subprocess.run(
+        [sys.executable, "-m", "lisa", "segment", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout == expected
+
+
+def test_the_installed_command_is_this_one() -> None:
+    try:
+        distribution = importlib.metadata.distribution("lisa-seg")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("lisa-seg is run from its source folder, not installed")
+    (script,) = distribution.entry_points.select(group="console_scripts")
+    assert (script.name, script.load()) == ("lisa", cli.main)
+    assert distribution.version == lisa.__version__
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of another kind")
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "lisa", "--help"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    os.close(writer)
+    assert done.returncode in {0, 1}
+    assert done.stderr == ""
