@@ -316,12 +316,23 @@ def nano(
     ] = True,
     stage: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Run this stage only.", show_default=False),
+        typer.Option(
+            metavar="NAME",
+            help="Run this stage only: [b]eyes[/b] or [b]mind[/b].",
+            show_default=False,
+        ),
     ] = None,
     steps_scale: Annotated[
         float,
         typer.Option(help="Multiply the number of steps of each stage; 0.01 is a quick trial."),
     ] = 1.0,
+    reasoning: Annotated[
+        bool,
+        typer.Option(
+            help="Train on implicit questions too, or leave every one of them out "
+            "(the zero-shot model of the paper)."
+        ),
+    ] = True,
 ) -> None:
     """Train lisa-nano, the small model that comes with the package.
 
@@ -345,6 +356,7 @@ def nano(
         resume=resume,
         stage=stage,
         steps_scale=steps_scale,
+        reasoning=reasoning,
     )
 
 

@@ -92,7 +92,7 @@ class Example:
             DataError: the masks of this example are not known.
         """
         if self.masks is None:
-            raise DataError(f"example '{self.name}' has no masks; expected bool [N, H, W]")
+            raise DataError(f"example {self.name!r} has no masks; expected bool [N, H, W]")
         return np.asarray(self.masks.any(axis=0))
 
     def _check_image(self) -> None:
@@ -100,7 +100,7 @@ class Example:
         if self.image.mode != "RGB" or 0 in self.image.size:
             actual = f"{self.image.mode} {self.image.width}x{self.image.height}"
             raise ImageError(
-                f"image of example '{self.name}': expected RGB of at least 1x1 pixels, got {actual}"
+                f"image of example {self.name!r}: expected RGB of at least 1x1 pixels, got {actual}"
             )
 
     def _check_array(
@@ -113,7 +113,7 @@ class Example:
         lengths = [first, *shape[1:]] if first else shape
         expected = f"bool [{', '.join(map(str, lengths))}]"
         actual = f"{values.dtype} {list(values.shape)}"
-        raise DataError(f"{field} of example '{self.name}': expected {expected}, got {actual}")
+        raise DataError(f"{field} of example {self.name!r}: expected {expected}, got {actual}")
 
     def _check_words(self) -> None:
         if self.answer is not None:
@@ -129,6 +129,6 @@ class Example:
     ) -> None:
         if not isinstance(value, expected):
             raise error(
-                f"{field} of example '{self.name}': "
+                f"{field} of example {self.name!r}: "
                 f"expected {expected.__name__}, got {type(value).__name__}"
             )

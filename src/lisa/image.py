@@ -6,6 +6,7 @@ or not at all. This file knows file formats; it knows no model, mask or question
 resize: the model's geometry belongs to the processor.
 """
 
+import contextlib
 import io
 import os
 import threading
@@ -71,10 +72,21 @@ def write_atomically(path: Path, data: bytes) -> None:
         OutputError: the folder is missing or not writable, the disk is full, or `path` is
             something other than a regular file. The message names `path`.
     """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        kind = "a folder" if target.is_dir() else "not a regular file"
-        raise OutputError(f"cannot write '{path}': it is {kind}; expected the name of a file")
+    try:
+        target = Path(os.path.realpath(path))
+        if target.exists() and not target.is_file():
+            kind = "a folder" if target.is_dir() else "not a regular file"
+            raise OutputError(f"cannot write {str(path)!r}: it is {kind}; expected a file name")
+        _replace(target, data)
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        reason = _one_line(getattr(error, "strerror", None) or error)
+        raise OutputError(
+            f"cannot write {str(path)!r}: {reason}; expected a writable folder with enough space"
+        ) from error
+
+
+def _replace(target: Path, data: bytes) -> None:
+    """Write a temporary file beside the target and rename it; remove it if that fails."""
     temporary = target.with_name(f".lisa-{uuid.uuid4().hex}.part")
     try:
         with temporary.open("xb") as stream:
@@ -82,27 +94,16 @@ def write_atomically(path: Path, data: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(target)
-    except OSError as error:
-        reason = _one_line(error.strerror or error)
-        raise OutputError(
-            f"cannot write '{path}': {reason}; expected a writable folder with enough space"
-        ) from error
-    finally:
-        _remove(temporary)
-
-
-def _remove(temporary: Path) -> None:
-    """Remove what an interrupted write left; nothing is left after a good one."""
-    try:
-        temporary.unlink(missing_ok=True)
-    except OSError:
-        return  # the folder itself is gone or closed: the first error says so
+    except BaseException:  # an interruption by the user, too
+        with contextlib.suppress(OSError):  # the folder may be gone: the first error says so
+            temporary.unlink()
+        raise
 
 
 def _label(source: object) -> str:
     """How messages name the source."""
     if isinstance(source, str | os.PathLike):
-        return f"'{os.fspath(source)}'"
+        return repr(os.fsdecode(source))  # on one line, whatever the name holds
     if isinstance(source, bytes):
         return f"<{len(source)} bytes>"
     if isinstance(source, np.ndarray):
@@ -141,7 +142,7 @@ def _open_stream(source: str | os.PathLike[str] | bytes, label: str) -> BinaryIO
 
 
 def _open_file(source: str | os.PathLike[str], label: str) -> BinaryIO:
-    path = Path(source)
+    path = Path(os.fsdecode(source))
     if path.is_dir():
         raise _unreadable(label, "it is a folder")
     if path.exists() and not path.is_file():

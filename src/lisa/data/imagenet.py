@@ -1,7 +1,8 @@
 """The 1,000 ImageNet classes in the classifier's order: what each is called and what it is.
 
-``imagenet.json`` beside this file: WordNet identifiers and names, with the words that are true of each
-class (its synonyms and hypernyms in WordNet 3.0). Names only; this file knows no picture and no model.
+``imagenet.json`` beside this file: WordNet identifiers and names, with the words that are true of
+each class (its synonyms and hypernyms in WordNet 3.0). Names only; this file knows no picture and
+no model.
 """
 
 from __future__ import annotations
@@ -15,21 +16,21 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ImageNetClass:
-    """One class: ``tabby`` is called "tabby cat" and is a cat, a feline, an animal ..."""
+    """One class: n02123045 is called "tabby cat" and is a tabby, a cat, a feline, an animal ..."""
 
-    wnid: str
+    wnid: str  # "n" and eight digits
     name: str
-    is_a: tuple[str, ...]
+    is_a: tuple[str, ...]  # the closest first
 
 
 def imagenet_classes() -> list[ImageNetClass]:
-    """All classes, in the classifier's order."""
+    """All 1,000 classes, in the classifier's order."""
     text = resources.files("lisa.data").joinpath("imagenet.json").read_text(encoding="utf-8")
     return [ImageNetClass(c["wnid"], c["name"], tuple(c["is_a"])) for c in json.loads(text)]
 
 
 def word_table(classes: list[ImageNetClass]) -> tuple[list[str], np.ndarray]:
-    """Every word that is true of some class, and bool [words, classes]: of which ones."""
+    """Every word that is true of some class, sorted, and bool [words, classes]: of which ones."""
     words = sorted({word for c in classes for word in (c.name, *c.is_a)})
     rows = {word: n for n, word in enumerate(words)}
     table = np.zeros((len(words), len(classes)), bool)

@@ -8,13 +8,13 @@ workers. This file knows names, weights and scenes; it refuses to know models.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from torch.utils.data import Dataset
 
-from lisa.data.photos import PhotoFolder, Scene, augment
+from lisa.data.photos import Cutouts, PhotoFolder, Scene, augment
 from lisa.errors import DataError
 from lisa.example import Example
 
@@ -26,39 +26,88 @@ class Source:
     weight: float
     exhaustive: bool = False  # what is not annotated is not there
     mirror: bool = True  # its names do not say left and right
+    elsewhere: tuple[str, ...] = ()  # sources whose own names are not to be found here
     licence: str = ""
 
 
+FASHION, CARS, TOOLS = ("ccp",), ("car_parts",), ("tools_seg",)
+FOOD = ("uj_staple_pantry", "food_calorie_via", "food_via")
+ANIMALS = ("endangered_animals",)
+ANYWHERE = frozenset(("hand", "plate", "person", "bottle", "bread", "juice", "milk", "bag"))
+
 SOURCES: dict[str, Source] = {
-    "coco_union": Source(9.0, exhaustive=True, licence="annotations CC BY 4.0, photos by Flickr licence id"),
-    "voc_animals": Source(5.0, exhaustive=True, licence="PASCAL VOC 2012 photos, research"),
-    "ccp": Source(4.0, licence="Clothing Co-Parsing, repository Apache-2.0"),
-    "coco_val_oneperson": Source(1.5, licence="annotations CC BY 4.0, photos by Flickr licence id"),
-    "uj_staple_pantry": Source(1.5, licence="CC BY-SA 4.0"),
-    "car_parts": Source(0.8, mirror=False, licence="Car-Parts-Segmentation, cite"),
-    "tools_seg": Source(1.0, exhaustive=True, licence="CC BY 4.0"),
-    "endangered_animals": Source(1.2, exhaustive=True, licence="CC BY 4.0"),
-    "food_calorie_via": Source(0.5, exhaustive=True, licence="unstated"),
-    "food_via": Source(0.4, licence="unstated"),
-    "mugs_via": Source(0.6, licence="unstated"),
-    "bottles_via": Source(0.5, licence="unstated"),
-    "waste_bottles_via": Source(0.2, licence="unstated"),
-    "trash_bags": Source(0.3, licence="CC BY 4.0"),
-    "balloon": Source(0.3, licence="unstated"),
-    "dogcat_via": Source(0.3, licence="unstated"),
+    "coco_union": Source(
+        9.0,
+        elsewhere=(*FOOD[:1], *TOOLS, *ANIMALS),
+        exhaustive=True,
+        licence="annotations CC BY 4.0, photos by Flickr licence id",
+    ),
+    "voc_animals": Source(
+        5.0,
+        elsewhere=(*FOOD, *TOOLS, *ANIMALS),
+        exhaustive=True,
+        licence="PASCAL VOC 2012 photos, research",
+    ),
+    "ccp": Source(
+        4.0,
+        elsewhere=(*FOOD, *TOOLS, *ANIMALS, "voc_animals"),
+        licence="Clothing Co-Parsing, repository Apache-2.0",
+    ),
+    "coco_val_oneperson": Source(
+        1.5,
+        elsewhere=(*FOOD, *TOOLS, *ANIMALS),
+        licence="annotations CC BY 4.0, photos by Flickr licence id",
+    ),
+    "uj_staple_pantry": Source(
+        1.5, elsewhere=(*FASHION, *CARS, *TOOLS, *ANIMALS), licence="CC BY-SA 4.0"
+    ),
+    "car_parts": Source(
+        0.8,
+        elsewhere=(*FOOD, *TOOLS, *ANIMALS, *FASHION),
+        mirror=False,
+        licence="Car-Parts-Segmentation, cite",
+    ),
+    "tools_seg": Source(
+        1.0, elsewhere=(*FOOD, *CARS, *ANIMALS, *FASHION), exhaustive=True, licence="CC BY 4.0"
+    ),
+    "endangered_animals": Source(
+        1.2, elsewhere=(*FOOD, *CARS, *TOOLS, *FASHION), exhaustive=True, licence="CC BY 4.0"
+    ),
+    "food_calorie_via": Source(
+        0.5, elsewhere=(*CARS, *TOOLS, *ANIMALS, *FASHION), exhaustive=True, licence="unstated"
+    ),
+    "food_via": Source(0.4, elsewhere=(*CARS, *TOOLS, *ANIMALS, *FASHION), licence="unstated"),
+    "mugs_via": Source(0.6, elsewhere=(*CARS, *ANIMALS, *FASHION), licence="unstated"),
+    "bottles_via": Source(0.5, elsewhere=(*CARS, *TOOLS, *ANIMALS, *FASHION), licence="unstated"),
+    "waste_bottles_via": Source(
+        0.2, elsewhere=(*CARS, *TOOLS, *ANIMALS, *FASHION), licence="unstated"
+    ),
+    "trash_bags": Source(0.3, elsewhere=(*FOOD, *TOOLS, *ANIMALS, *FASHION), licence="CC BY 4.0"),
+    "balloon": Source(0.3, elsewhere=(*FOOD, *TOOLS, *CARS, *ANIMALS), licence="unstated"),
+    "dogcat_via": Source(0.3, elsewhere=(*FOOD, *TOOLS, *CARS, *FASHION), licence="unstated"),
 }
 NOT_RELEASED = ("camvid", "bsds500")  # non-commercial: no released weight sees them
+PATIENCE = 1000  # attempts at a sample; more means that the data has nothing to ask about
 
 
 class Photos:
-    """The photographs of ``root/photos`` (a ``part`` as ``PhotoFolder`` has it), drawn by weight."""
+    """The photographs under ``root/photos``, drawn by weight.
+
+    Args:
+        root: holds ``photos/NAME`` for some of the names in ``SOURCES``, and ``photos/stamps``
+            where cut-outs are to be pasted.
+        part: as ``PhotoFolder`` has it.
+
+    Raises:
+        DataError: no known folder is there, one is malformed, or one has no photograph in ``part``.
+    """
 
     def __init__(self, root: Path, part: str = "train") -> None:
-        folders = [name for name in SOURCES if (root / "photos" / name / "annotations.json").is_file()]
-        if not folders:
-            raise DataError(f"no photographs under '{root / 'photos'}'; expected folders such as {', '.join(list(SOURCES)[:3])}")
-        self.folders = {name: PhotoFolder(root / "photos" / name, part, SOURCES[name].exhaustive) for name in folders}
-        weights = np.array([SOURCES[name].weight for name in folders])
+        folder = root / "photos"
+        self.folders = open_folders(folder, part)
+        stamps = folder / "stamps"
+        self.cutouts = Cutouts(stamps) if stamps.is_dir() else ()
+        weights = np.array([SOURCES[name].weight for name in self.folders])
         self.weights = weights / weights.sum()
 
     @property
@@ -66,17 +115,54 @@ class Photos:
         """All names of regions, sorted."""
         return sorted({name for folder in self.folders.values() for name in folder.names.values()})
 
+    def elsewhere(self, name: str) -> tuple[str, ...]:
+        """Names that only other kinds of photographs have."""
+        here = {*self.folders[name].names.values(), *ANYWHERE}
+        others = [self.folders[n] for n in SOURCES[name].elsewhere if n in self.folders]
+        return tuple(sorted({n for folder in others for n in folder.names.values()} - here))
+
     def draw(self, random: np.random.Generator, side: int) -> Scene:
         """A random view of a random photograph."""
         name = str(random.choice(list(self.folders), p=self.weights))
         folder = self.folders[name]
-        return augment(folder[int(random.integers(len(folder)))], random, side=side, mirror=SOURCES[name].mirror)
+        scene = folder[int(random.integers(len(folder)))]
+        return augment(
+            replace(scene, elsewhere=self.elsewhere(name)),
+            random,
+            side=side,
+            mirror=SOURCES[name].mirror,
+            cutouts=self.cutouts,
+        )
+
+
+def open_folders(folder: Path, part: str) -> dict[str, PhotoFolder]:
+    """The known sources that are there, in the order of ``SOURCES``; at least one."""
+    found = {
+        name: PhotoFolder(folder / name, part, source.exhaustive)
+        for name, source in SOURCES.items()
+        if (folder / name / "annotations.json").is_file()
+    }
+    if not found:
+        examples = ", ".join(list(SOURCES)[:3])
+        raise DataError(f"no photographs under '{folder}'; expected folders such as {examples}")
+    for name, photos in found.items():
+        if not len(photos):
+            raise DataError(f"no photograph of '{folder / name}' is in the part '{part}'")
+    return found
 
 
 class Stream(Dataset[list[Example]]):
-    """``length`` samples; sample i is made by ``make`` from a generator seeded with (seed, i)."""
+    """``length`` samples; sample i is made by ``make`` from a generator seeded with (seed, i).
 
-    def __init__(self, make: Callable[[np.random.Generator], list[Example]], length: int, seed: int) -> None:
+    ``make`` may return no examples, when a view shows nothing to ask about; it is then asked again.
+
+    Raises:
+        DataError: on indexing, when ``make`` comes back with nothing every time.
+    """
+
+    def __init__(
+        self, make: Callable[[np.random.Generator], list[Example]], length: int, seed: int
+    ) -> None:
         self.make, self.length, self.seed = make, length, seed
 
     def __len__(self) -> int:
@@ -84,6 +170,7 @@ class Stream(Dataset[list[Example]]):
 
     def __getitem__(self, index: int) -> list[Example]:
         random = np.random.default_rng([self.seed, index])
-        while not (examples := self.make(random)):
-            continue
-        return examples
+        for _ in range(PATIENCE):
+            if examples := self.make(random):
+                return examples
+        raise DataError(f"sample {index} of seed {self.seed} is empty after {PATIENCE} attempts")

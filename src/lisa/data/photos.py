@@ -2,17 +2,20 @@
 
 A ``PhotoFolder`` is a COCO-format folder (``annotations.json`` with RLE masks, pictures under
 ``images/``). Scenes can be cropped, mirrored and recoloured before any question is made of them, so
-that "left" means what the model will see. This file knows pictures and names; it refuses to know
-questions, tokens and models.
+that "left" means what the model will see.
+
+This file knows pictures, names and how they are stored; it refuses to know questions, tokens and
+models.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -22,8 +25,19 @@ from pycocotools import mask as coco_mask
 from lisa.errors import DataError
 from lisa.image import load_image
 
-HELD_OUT_EVERY = 20
+PASTED_SHARE = 0.25  # of views get cut-outs pasted on them
 MINIMUM_REGION_SHARE = 0.0015  # of the picture: smaller regions cannot be learnt at 256 pixels
+HELD_OUT_EVERY = 20
+PARTS = ("train", "held-out", "all")
+MISSPELT = ("marsmallow", "marshmallow")  # in the categories of uj_staple_pantry
+DESCRIBING = frozenset(
+    [
+        *("yellow", "red", "brown", "green", "blue", "pink", "silver", "colorful", "plain"),
+        *("very", "little", "small", "large", "male", "another"),
+    ]
+)
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,7 @@ class Scene:
     regions: tuple[Region, ...]
     absent: tuple[str, ...]  # names that an exhaustive annotation did not find
     instances: bool  # a region is one thing (else: all things of the name together)
+    elsewhere: tuple[str, ...] = ()  # names that belong to quite other photographs
 
     def union(self, name: str) -> np.ndarray:
         """Everything of that name, bool [H, W]."""
@@ -57,43 +72,164 @@ class Scene:
 class PhotoFolder(Sequence[Scene]):
     """A folder of photographs with COCO-format masks; index in, same scene out.
 
+    Every record is checked on construction, so that a broken one stops a run before it starts;
+    photographs and masks are read when asked for.
+
     Args:
         folder: holds ``annotations.json`` and ``images/``.
-        part: "train" leaves out every twentieth photograph, "held-out" has only those, "all" has all.
-        exhaustive: every thing of the folder's categories is annotated, so that the other categories
-            are known to be absent.
+        part: "train" leaves out every twentieth photograph, "held-out" has only those, "all" all.
+        exhaustive: every thing of the folder's categories is annotated, so that the other
+            categories are known to be absent.
 
     Raises:
-        DataError: ``annotations.json`` is missing or malformed (the message names it).
+        DataError: ``annotations.json`` is missing or malformed; the message names the file and the
+            record. Indexing raises it for a mask that cannot be read or does not fit its
+            photograph, and ImageError for a photograph that cannot be read.
     """
 
     def __init__(self, folder: Path, part: str = "all", exhaustive: bool = False) -> None:
-        self.folder = folder
-        content = read_json(folder / "annotations.json")
-        try:
-            self.names = {c["id"]: str(c["name"]).replace("marsmallow", "marshmallow") for c in content["categories"]}
-            self.images: list[dict[str, Any]] = sorted(content["images"], key=lambda i: i["file_name"])
-            self.annotations: dict[int, list[dict[str, Any]]] = {i["id"]: [] for i in self.images}
-            for annotation in content["annotations"]:
-                self.annotations[annotation["image_id"]].append(annotation)
-        except (KeyError, TypeError) as error:
-            raise DataError(f"'{folder / 'annotations.json'}' is not COCO format: {error!r} is missing") from error
-        if part != "all":
-            self.images = [i for n, i in enumerate(self.images) if (n % HELD_OUT_EVERY == 0) == (part == "held-out")]
+        if part not in PARTS:
+            raise DataError(f"part {part!r} of '{folder}'; expected one of {', '.join(PARTS)}")
+        self.folder, self.path = folder, folder / "annotations.json"
         self.exhaustive = exhaustive
+        content = read_json(self.path)
+        self.names = self._read_names(content)
+        images = read_images(content, self.path)
+        self.annotations = self._read_annotations(content, images)
+        self.images = [
+            image
+            for number, image in enumerate(images)
+            if part == "all" or (number % HELD_OUT_EVERY == 0) == (part == "held-out")
+        ]
         self.instances = "instances" in str(content.get("info", {}).get("masks", "instances"))
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> Scene:  # type: ignore[override]
+    def __getitem__(self, index: int) -> Scene:  # type: ignore[override]  # no slices
         record = self.images[index]
         image = np.asarray(load_image(self.folder / "images" / record["file_name"]))
-        annotations = [a for a in self.annotations[record["id"]] if not a.get("iscrowd")]
-        regions = tuple(Region(self.names[a["category_id"]], decode_rle(a["segmentation"])) for a in annotations)
-        present = {self.names[a["category_id"]] for a in self.annotations[record["id"]]}
-        absent = tuple(n for n in self.names.values() if n not in present) if self.exhaustive else ()
-        return Scene(image, regions, absent, self.instances)
+        annotations = self.annotations[record["id"]]
+        regions = tuple(
+            self._region(annotation, image)
+            for annotation in annotations
+            if not is_crowd(annotation)
+        )
+        present = {self.names[annotation["category_id"]] for annotation in annotations}
+        absent = [name for name in self.names.values() if self.exhaustive and name not in present]
+        return Scene(image, regions, tuple(absent), self.instances)
+
+    def _read_names(self, content: Any) -> dict[int, str]:
+        """Names by category id."""
+        names = {}
+        for number, category in enumerate(field(content, "categories", list, f"'{self.path}'")):
+            where = f"category {number} of '{self.path}'"
+            name = field(category, "name", str, where).replace(*MISSPELT)
+            names[field(category, "id", int, where)] = name
+        return names
+
+    def _read_annotations(
+        self, content: Any, images: Sequence[dict[str, Any]]
+    ) -> dict[int, list[dict[str, Any]]]:
+        """The annotations of each photograph, by its id."""
+        found: dict[int, list[dict[str, Any]]] = {
+            field(image, "id", int, f"image '{image['file_name']}' of '{self.path}'"): []
+            for image in images
+        }
+        for number, annotation in enumerate(field(content, "annotations", list, f"'{self.path}'")):
+            where = f"annotation {number} of '{self.path}'"
+            image, category = (
+                field(annotation, k, int, where) for k in ("image_id", "category_id")
+            )
+            if image not in found:
+                raise DataError(f"{where}: image_id {image} is not among the images")
+            if category not in self.names:
+                raise DataError(f"{where}: category_id {category} is not among the categories")
+            field(annotation, "segmentation", dict, where)
+            found[image].append(annotation)
+        return found
+
+    def _region(self, annotation: dict[str, Any], image: np.ndarray) -> Region:
+        where = f"annotation {annotation.get('id', '')} of '{self.path}'"
+        try:
+            mask = decode_rle(annotation["segmentation"])
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
+        if mask.shape != image.shape[:2]:
+            sizes = f"mask of {list(mask.shape)}, photograph of {list(image.shape[:2])}"
+            raise DataError(f"{where}: {sizes}; expected the same height and width")
+        return Region(self.names[annotation["category_id"]], mask)
+
+
+class LabelledPhotos(Sequence[tuple[np.ndarray, str]]):
+    """Photographs with one label each and no mask: index in, (uint8 [H, W, 3], label) out.
+
+    Args:
+        folder: holds ``annotations.json``, with ``file_name`` and ``label`` for each of its
+            ``images``, and ``images/``.
+
+    Raises:
+        DataError: ``annotations.json`` is missing or malformed; the message names the file and the
+            record.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = folder / "annotations.json"
+        self.images = [
+            (image["file_name"], field(image, "label", str, f"'{image['file_name']}' in '{path}'"))
+            for image in read_images(read_json(path), path)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, str]:  # type: ignore[override]  # no slices
+        file_name, label = self.images[index]
+        return np.asarray(load_image(self.folder / "images" / file_name)), label
+
+
+class Cutouts(Sequence[tuple[np.ndarray, str]]):
+    """Things cut out with an alpha channel: index in, (uint8 [h, w, 4], name) out.
+
+    Args:
+        folder: holds pictures and ``index.json``, a list of ``{"file", "text"}``; only things whose
+            text is a plain name ("A trumpet.") are kept.
+
+    Raises:
+        DataError: ``index.json`` is missing or malformed, or (on indexing) a picture is.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = folder / "index.json"
+        entries = read_json(path)
+        if not isinstance(entries, list):
+            raise DataError(f"'{path}' holds a {type(entries).__name__}; expected a list")
+        named = []
+        for number, entry in enumerate(entries):
+            where = f"entry {number} of '{path}'"
+            name = plain_name(field(entry, "text", str, where))
+            named.append((field(entry, "file", str, where), name))
+        self.entries = sorted((file, name) for file, name in named if name)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, str]:  # type: ignore[override]  # no slices
+        file, name = self.entries[index]
+        try:
+            with Image.open(self.folder / file) as picture:
+                return np.asarray(picture.convert("RGBA")), name
+        except OSError as error:
+            raise DataError(f"cannot read cut-out '{self.folder / file}': {error}") from error
+
+
+def plain_name(text: str) -> str:
+    """ "A yellow pear." -> "pear"; "" where the text is more than a name."""
+    match = re.fullmatch(r"(?:An?|The) ((?:[a-z]+ ){0,2}[a-z]+)\.", text)
+    words = match[1].split() if match else []
+    return " ".join(word for word in words if word not in DESCRIBING)
 
 
 def read_json(path: Path) -> Any:
@@ -106,28 +242,84 @@ def read_json(path: Path) -> Any:
         raise DataError(f"'{path}' is not valid JSON: {error}") from error
 
 
+def read_images(content: Any, path: Path) -> list[dict[str, Any]]:
+    """The image records of a COCO-format file by ``file_name``, which each of them has."""
+    records = field(content, "images", list, f"'{path}'")
+    for number, record in enumerate(records):
+        field(record, "file_name", str, f"image {number} of '{path}'")
+    return sorted(records, key=lambda record: str(record["file_name"]))
+
+
+def field(record: Any, key: str, kind: type[Kind], where: str) -> Kind:
+    """``record[key]``, or a ``DataError`` that says where it is missing or of another kind."""
+    value = record.get(key) if isinstance(record, dict) else None
+    if not isinstance(value, kind):
+        found = "missing" if value is None else f"a {type(value).__name__}"
+        raise DataError(f"{where}: '{key}' is {found}; expected a {kind.__name__}")
+    return value
+
+
+def is_crowd(annotation: Mapping[str, Any]) -> bool:
+    """Whether one COCO mask stands for many things that were not drawn one by one."""
+    return bool(annotation.get("iscrowd"))
+
+
 def decode_rle(segmentation: dict[str, Any]) -> np.ndarray:
-    """Compressed COCO run lengths -> bool [H, W]."""
-    decoded = coco_mask.decode({"size": segmentation["size"], "counts": segmentation["counts"].encode()})
+    """Compressed COCO run lengths -> bool [H, W].
+
+    Raises:
+        DataError: the run lengths are malformed, or do not fill their size.
+    """
+    try:
+        rle = {"size": segmentation["size"], "counts": segmentation["counts"].encode()}
+        decoded = coco_mask.decode(rle)
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise DataError(f"malformed run lengths ({error!r})") from error
+    if np.count_nonzero(decoded) != coco_mask.area(
+        rle
+    ):  # too few: pycocotools leaves the rest open
+        raise DataError(f"malformed run lengths; expected as many as fill {rle['size']}")
     return decoded.astype(bool)
 
 
 # ------------------------------------------------------------------ changing a scene
 
 
-def augment(scene: Scene, random: np.random.Generator, *, side: int, mirror: bool = True) -> Scene:
-    """A random view of a scene: crop, mirror image, light and colour; ``side`` pixels square."""
+def augment(
+    scene: Scene,
+    random: np.random.Generator,
+    *,
+    side: int,
+    mirror: bool = True,
+    cutouts: Sequence[tuple[np.ndarray, str]] = (),
+) -> Scene:
+    """A random view of a scene: crop, cut-outs, mirror image, light and colour.
+
+    Args:
+        scene: left as it is.
+        random: decides everything.
+        side: of the view, in pixels.
+        mirror: whether the view may be a mirror image: no, where names say left and right.
+        cutouts: (uint8 [h, w, 4], name), of which some are pasted on some views.
+    """
     scene = crop(scene, crop_box(scene, random), side)
+    if cutouts and random.random() < PASTED_SHARE:
+        for _ in range(int(random.integers(1, 4))):
+            cutout, name = cutouts[int(random.integers(len(cutouts)))]
+            scene = paste(scene, cutout, name, random)
     if mirror and random.random() < 0.5:
         scene = flip(scene)
     return replace(scene, image=recolour(scene.image, random))
 
 
 def crop_box(scene: Scene, random: np.random.Generator) -> tuple[int, int, int, int]:
-    """A random box (left, top, width, height); three quarters of them around a random region."""
+    """A random box (left, top, width, height) in pixels, inside the picture.
+
+    One in five holds everything; of the others, three quarters hold a pixel of a random region.
+    """
     height, width = scene.image.shape[:2]
     if random.random() < 0.2:
-        return 0, 0, width, height
+        return whole(scene)
     scale = random.uniform(0.35, 1.0) ** 0.5
     stretch = np.exp(random.uniform(-0.25, 0.25))
     box_width = int(min(width, max(32, width * scale * stretch)))
@@ -143,16 +335,49 @@ def crop_box(scene: Scene, random: np.random.Generator) -> tuple[int, int, int, 
 
 
 def crop(scene: Scene, box: tuple[int, int, int, int], side: int) -> Scene:
-    """The box, stretched to a square; regions that are left too small are dropped."""
+    """The box (left, top, width, height), stretched to a square of ``side`` pixels.
+
+    Regions that are left too small to be seen (``MINIMUM_REGION_SHARE``) are dropped.
+    """
     left, top, width, height = box
     cut = np.s_[top : top + height, left : left + width]
     square = Image.fromarray(scene.image[cut]).resize((side, side), Image.Resampling.BILINEAR)
-    regions = []
-    for region in scene.regions:
-        mask = cv2.resize(region.mask[cut].astype(np.uint8), (side, side), interpolation=cv2.INTER_AREA) > 0
-        if mask.mean() >= MINIMUM_REGION_SHARE:
-            regions.append(Region(region.name, mask))
-    return replace(scene, image=np.asarray(square), regions=tuple(regions))
+    regions = [Region(region.name, resize_mask(region.mask[cut], side)) for region in scene.regions]
+    return replace(scene, image=np.asarray(square), regions=large_enough(regions))
+
+
+def resize_mask(mask: np.ndarray, side: int) -> np.ndarray:
+    """bool [side, side]: True where any of the area under a pixel is."""
+    pixels = mask.astype(np.uint8)
+    return cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA) > 0
+
+
+def large_enough(regions: Sequence[Region]) -> tuple[Region, ...]:
+    """The regions that can be seen."""
+    return tuple(region for region in regions if region.mask.mean() >= MINIMUM_REGION_SHARE)
+
+
+def paste(scene: Scene, cutout: np.ndarray, name: str, random: np.random.Generator) -> Scene:
+    """Put a cut-out (uint8 [h, w, 4]) on a square scene; what it covers is no longer seen."""
+    small, (top, left) = place(cutout, len(scene.image), random)
+    where = np.s_[top : top + len(small), left : left + small.shape[1]]
+    alpha = small[..., 3:].astype(np.float32) / 255
+    image, covered = scene.image.copy(), np.zeros(scene.image.shape[:2], bool)
+    image[where] = (small[..., :3] * alpha + image[where] * (1 - alpha)).astype(np.uint8)
+    covered[where] = alpha[..., 0] > 0.5
+    seen = [Region(region.name, region.mask & ~covered) for region in scene.regions]
+    return replace(scene, image=image, regions=(*large_enough(seen), Region(name, covered)))
+
+
+def place(
+    cutout: np.ndarray, side: int, random: np.random.Generator
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """A cut-out at a random size, and the (top, left) of a random place in a square of ``side``."""
+    scale = side * random.uniform(0.15, 0.55) / max(cutout.shape[:2])
+    size = (max(8, int(cutout.shape[1] * scale)), max(8, int(cutout.shape[0] * scale)))
+    small = np.asarray(Image.fromarray(cutout).resize(size, Image.Resampling.BILINEAR))
+    top, left = random.integers(side - len(small) + 1), random.integers(side - small.shape[1] + 1)
+    return small, (int(top), int(left))
 
 
 def whole(scene: Scene) -> tuple[int, int, int, int]:
@@ -172,5 +397,6 @@ def recolour(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
     grey = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
     saturation = 0.0 if random.random() < 0.05 else random.uniform(0.7, 1.3)
     pixels = grey[..., None] + (pixels - grey[..., None]) * saturation
-    pixels = (pixels - grey.mean()) * random.uniform(0.75, 1.3) + grey.mean() * random.uniform(0.75, 1.25)
+    contrast, brightness = random.uniform(0.75, 1.3), random.uniform(0.75, 1.25)
+    pixels = (pixels - grey.mean()) * contrast + grey.mean() * brightness
     return pixels.clip(0, 255).astype(np.uint8)

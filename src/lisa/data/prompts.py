@@ -5,6 +5,10 @@ Text only. This file knows no picture, no mask and no special token; the process
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from importlib import resources
+
 import numpy as np
 
 NAME_QUESTIONS = (
@@ -26,7 +30,11 @@ NAMING_QUESTIONS = {
     "bottom": ("What is at the bottom?",),
     "middle": ("What is in the middle?", "What is the main thing here?"),
 }
-LISTING_QUESTIONS = ("What is in this picture?", "What can you see?", "Name the things in this picture.")
+LISTING_QUESTIONS = (
+    "What is in this picture?",
+    "What can you see?",
+    "Name the things in this picture.",
+)
 
 
 def choose(options: tuple[str, ...], random: np.random.Generator) -> str:
@@ -49,8 +57,14 @@ def absent_answer(phrase: str) -> str:
     return f"There is no {phrase} in this picture."
 
 
-def listing_answer(names: list[str]) -> str:
+def listing_answer(names: Sequence[str]) -> str:
     """An answer that names several things and points at none."""
-    articles = [f"a {name}" for name in names]
-    return ("A" + ", ".join(articles)[1:] if len(articles) < 2 else
-            "A" + ", ".join(articles[:-1])[1:] + " and " + articles[-1]) + "."
+    things = [f"a {name}" for name in names]
+    listed = " and ".join([", ".join(things[:-1]), things[-1]] if len(things) > 1 else things)
+    return listed[0].upper() + listed[1:] + "."
+
+
+def other_words() -> dict[str, tuple[str, ...]]:
+    """What else the things of a name are called: kinds of them, and plainer or finer words."""
+    text = resources.files("lisa.data").joinpath("kinds.json").read_text(encoding="utf-8")
+    return {name: tuple(words) for name, words in json.loads(text).items()}

@@ -2,7 +2,7 @@
 
     FOLDER/NAME.jpg
     FOLDER/NAME.json    {"text": [...], "is_sentence": bool, "shapes": [{"label", "points"}]}
-                        may add "answer": str, "absent": bool
+                        may add "answer": str, "absent": bool, "target_name": str
 
 Annotations become masks by the rules of the official LISA (arXiv 2308.00692), odd ones included,
 since its figures rest on them: they are written at `rasterise`. OpenCV before 4.11 fills slanted
@@ -49,6 +49,7 @@ class _Annotation:
     shapes: tuple[Shape, ...]
     answer: str | None
     absent: bool
+    phrase: str
 
 
 class ReasonSeg(Sequence[Example]):
@@ -56,7 +57,8 @@ class ReasonSeg(Sequence[Example]):
 
     An example has `masks` bool [1, H, W], everything asked for in one mask, or [0, H, W] where the
     target is absent (no target pixel, or `"absent": true`), `ignore` bool [H, W], the first text
-    as `question`, and the tag "long" (a sentence) or "short" (a phrase).
+    as `question`, the name of the target as `phrase` where the file gives it, and the tag "long" (a
+    sentence) or "short" (a phrase).
 
     Every annotation is read and checked on construction, so that a broken one stops a run before
     it starts. Photos are read when asked for.
@@ -100,6 +102,7 @@ class ReasonSeg(Sequence[Example]):
             ignore=label_map == IGNORE,
             name=photo.name,
             tags=frozenset({"long" if annotation.is_sentence else "short"}),
+            phrase=annotation.phrase,
         )
 
     def questions(self, index: int) -> tuple[str, ...]:
@@ -187,6 +190,7 @@ def _parse_annotation(content: Any) -> _Annotation:
         shapes=tuple(_parse_shape(shape, number) for number, shape in enumerate(shapes)),
         answer=_field(content, "answer", str) if content.get("answer") is not None else None,
         absent=_field(content, "absent", bool) if "absent" in content else False,
+        phrase=_field(content, "target_name", str) if "target_name" in content else "",
     )
 
 

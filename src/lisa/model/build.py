@@ -51,7 +51,9 @@ def pick_device(device: str | None = None) -> torch.device:
         chosen = torch.device(str(device))
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ModelError(f"device '{device}' cannot be used; expected auto, cpu, cuda or cuda:N") from error
+        raise ModelError(
+            f"device '{device}' cannot be used; expected auto, cpu, cuda or cuda:N"
+        ) from error
     return chosen
 
 
@@ -62,10 +64,14 @@ def read_config(directory: Path) -> LisaConfig:
         fields = json.loads(path.read_text(encoding="utf-8"))
         return LisaConfig(**fields)
     except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"cannot read '{path}': {error}; expected the configuration of a LISA model") from error
+        raise ModelError(
+            f"cannot read '{path}': {error}; expected the configuration of a LISA model"
+        ) from error
 
 
-def build(model: str | Path = EMBEDDED, device: str | None = None) -> tuple[LisaModel, LisaProcessor]:
+def build(
+    model: str | Path = EMBEDDED, device: str | None = None
+) -> tuple[LisaModel, LisaProcessor]:
     """Load a model and its processor, ready to answer.
 
     Raises:
@@ -84,13 +90,20 @@ def assemble_model(config: LisaConfig, directory: Path) -> LisaModel:
     with torch.device("meta"):
         model = LisaModel(config)
     state = read_weights(directory)
-    expected = {key: value for key, value in model.state_dict().items() if key not in tied_keys(model)}
+    expected = {
+        key: value for key, value in model.state_dict().items() if key not in tied_keys(model)
+    }
     check_complete(state, expected, directory)
     model.load_state_dict(state, strict=False, assign=True)
     model.vlm.language.tie_weights()
     materialise(model)
     numbers = sum(tensor.numel() for tensor in state.values())
-    logger.info("loaded %d tensors, %.1f M numbers from %s; none missing, none left over", len(state), numbers / 1e6, directory)
+    logger.info(
+        "loaded %d tensors, %.1f M numbers from %s; none missing, none left over",
+        len(state),
+        numbers / 1e6,
+        directory,
+    )
     return model
 
 

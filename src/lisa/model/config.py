@@ -1,17 +1,21 @@
 """``LisaConfig``: a vision-language part, a mask decoder, and the head between them.
 
-Sizes live here and nowhere else, and the ``[SEG]`` token is spelled here and nowhere else. This file
-knows numbers and names; it builds nothing.
+Sizes live here and nowhere else, and the ``[SEG]`` token is spelled here and nowhere else. This
+file knows numbers and names, and which of them go together; it builds nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import LlamaConfig, PretrainedConfig
 
+from lisa.errors import ModelError
+
 SEG_TOKEN = "[SEG]"
 TEACHER_FORCED_ANSWER = f"{SEG_TOKEN}."  # the answer that the paper's evaluation supplies
+IMAGE_STRIDE = 32  # pixels between two locations of the coarsest map
 
 DECODER_SIZES: dict[str, int] = {
     "width": 192,
@@ -34,16 +38,20 @@ class LisaConfig(PretrainedConfig):
 
     Args:
         language: fields of a ``transformers.LlamaConfig``.
-        decoder: sizes of ``NanoDecoder`` (``DECODER_SIZES`` when not given).
+        decoder: sizes of ``NanoDecoder``; those not given are taken from ``DECODER_SIZES``.
         prompt_size: width of the prompt that the head hands to the mask decoder (256 in the paper).
         image_size: side in pixels of the square that pictures are stretched to, a multiple of 32.
         grid: the projector turns a picture into ``grid * grid`` visual tokens ...
         found_concepts: ... followed by the names of this many concepts found in it ...
         found_classes: ... and of this many ImageNet classes.
         concepts: the names that the eyes were trained to find.
-        seg_token_id: id of ``[SEG]`` in the tokenizer that travels with the weights.
+        seg_token_id: id of ``[SEG]`` in the tokenizer that travels with the weights; the one after
+            the language model's own.
         mask_threshold: probability above which a pixel belongs to the mask.
         trained_on: what the weights have seen; written by training, printed by the model card.
+
+    Raises:
+        ModelError: a field has the wrong type or a value that nothing can be built from.
     """
 
     model_type = "lisa"
@@ -63,8 +71,10 @@ class LisaConfig(PretrainedConfig):
         trained_on: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
+        check_type("language", language, dict | None)
+        check_type("decoder", decoder, dict | None)
         self.language = language or {}
-        self.decoder = decoder or dict(DECODER_SIZES)
+        self.decoder = DECODER_SIZES | (decoder or {})
         self.prompt_size = prompt_size
         self.image_size = image_size
         self.grid = grid
@@ -74,6 +84,7 @@ class LisaConfig(PretrainedConfig):
         self.seg_token_id = seg_token_id
         self.mask_threshold = mask_threshold
         self.trained_on = trained_on or []
+        self._check()
         super().__init__(**kwargs)
 
     def language_config(self) -> LlamaConfig:
@@ -83,11 +94,12 @@ class LisaConfig(PretrainedConfig):
     @property
     def visual_tokens(self) -> int:
         """How many tokens a picture becomes in front of the language model."""
-        return self.grid**2 + self.found_concepts + self.found_classes
+        found_concepts = min(self.found_concepts, len(self.concepts))
+        return self.grid**2 + found_concepts + self.found_classes
 
     @classmethod
     def tiny(cls, vocab_size: int, seg_token_id: int, **changes: Any) -> LisaConfig:
-        """A two-layer model of the same make for tests: random weights, about 4 M numbers."""
+        """A model of the same make for tests: all small but the tower, which has one size only."""
         language = {
             "vocab_size": vocab_size,
             "hidden_size": 32,
@@ -109,3 +121,56 @@ class LisaConfig(PretrainedConfig):
             "seg_token_id": seg_token_id,
         }
         return cls(**(settings | changes))
+
+    def _check(self) -> None:
+        check_count("prompt_size", self.prompt_size, 1)
+        check_count("image_size", self.image_size, IMAGE_STRIDE, multiple_of=IMAGE_STRIDE)
+        check_count("grid", self.grid, 1)
+        check_count("found_concepts", self.found_concepts, 0)
+        check_count("found_classes", self.found_classes, 0)
+        check_count("seg_token_id", self.seg_token_id, 0)
+        check_decoder(self.decoder)
+        check_type("mask_threshold", self.mask_threshold, int | float)
+        if not 0 < self.mask_threshold < 1:
+            raise unfit("mask_threshold", self.mask_threshold, "a number between 0 and 1")
+        for name in ("concepts", "trained_on"):
+            check_type(name, getattr(self, name), list)
+            for text in getattr(self, name):
+                check_type(f"each of {name}", text, str)
+
+
+def check_decoder(sizes: Mapping[str, int]) -> None:
+    """The decoder's sizes: known ones, and such that every attention head gets a whole width."""
+    for name, size in sizes.items():
+        if name not in DECODER_SIZES:
+            raise unfit("decoder", name, f"only {', '.join(DECODER_SIZES)}")
+        check_count(f"decoder.{name}", size, 1)
+    check_count("decoder.width", sizes["width"], 4, multiple_of=4)  # quartered on the way to a mask
+    if sizes["width"] // 2 % sizes["heads"]:
+        raise unfit("decoder.heads", sizes["heads"], f"a divisor of {sizes['width'] // 2}")
+
+
+def check_count(name: str, value: object, least: int, multiple_of: int = 1) -> None:
+    """A whole number that is large enough."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or value < least
+        or value % multiple_of
+    ):
+        multiple = f", a multiple of {multiple_of}" if multiple_of > 1 else ""
+        raise unfit(name, value, f"a whole number of at least {least}{multiple}")
+
+
+def check_type(name: str, value: object, kind: Any) -> None:
+    """A value of the type that the field wants."""
+    if not isinstance(value, kind):
+        raise unfit(name, value, getattr(kind, "__name__", str(kind)))
+
+
+def unfit(name: str, value: object, expected: str) -> ModelError:
+    """The error for a field that nothing can be built from."""
+    shown = repr(value)
+    return ModelError(
+        f"{name} is {shown if len(shown) <= 60 else shown[:57] + '...'}; expected {expected}"
+    )

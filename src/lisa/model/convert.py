@@ -92,7 +92,13 @@ def read_gguf(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def tower_key(key: str) -> str:
     """``_blocks.1._expand_conv.weight`` -> ``stages.1.0.layers.0.0.weight`` (a ``VisionTower`` key)."""
     first, _, rest = key.partition(".")
-    direct = {"_conv_stem": "stem.0", "_bn0": "stem.1", "_conv_head": "head.0", "_bn1": "head.1", "_fc": "classifier"}
+    direct = {
+        "_conv_stem": "stem.0",
+        "_bn0": "stem.1",
+        "_conv_head": "head.0",
+        "_bn1": "head.1",
+        "_fc": "classifier",
+    }
     if first in direct:
         return f"{direct[first]}.{rest}"
     number, part, leaf = rest.split(".")
@@ -117,19 +123,25 @@ def mean_name_embeddings(names: Sequence[str], processor: LisaProcessor, table: 
     return torch.stack([table[processor.phrase_ids(name)].mean(0) for name in names])
 
 
-def starting_weights(gguf: Path, tower: Path, imagenet_names: Sequence[str], concepts: Sequence[str], out: Path) -> None:
+def starting_weights(
+    gguf: Path, tower: Path, imagenet_names: Sequence[str], concepts: Sequence[str], out: Path
+) -> None:
     """Write a model directory with pretrained language model and tower, and everything else new."""
     language, language_config = read_gguf(gguf)
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = gguf_tokenizer(gguf)
     seg_token_id = add_seg_token(tokenizer)
     tokenizer.save(str(out / "tokenizer.json"))
-    config = LisaConfig(language=language_config, seg_token_id=seg_token_id, concepts=list(concepts))
+    config = LisaConfig(
+        language=language_config, seg_token_id=seg_token_id, concepts=list(concepts)
+    )
     processor = LisaProcessor(tokenizer, config)
     torch.manual_seed(0)
     model = LisaModel(config)
     model.decoder.tower.load_state_dict(read_tower(tower))
-    table = assemble({k: v for k, v in language.items() if "embed_tokens" in k})["model.embed_tokens.weight"]
+    table = assemble({k: v for k, v in language.items() if "embed_tokens" in k})[
+        "model.embed_tokens.weight"
+    ]
     projector = model.vlm.projector
     projector.class_embeddings.copy_(mean_name_embeddings(imagenet_names, processor, table))
     projector.concept_embeddings.copy_(mean_name_embeddings(concepts, processor, table))

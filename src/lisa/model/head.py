@@ -6,12 +6,12 @@ decoder reads the prompts.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class EmbeddingAsMask(nn.Module):
-    """Linear, ReLU, linear: hidden states [.., H] -> prompts [.., P] (LISA §3.2, "an MLP projection")."""
+    """Hidden states [.., H] -> prompts [.., P]: linear, ReLU, linear (LISA §3.2, "MLP")."""
 
     def __init__(self, hidden_size: int, prompt_size: int) -> None:
         super().__init__()
@@ -24,12 +24,21 @@ class EmbeddingAsMask(nn.Module):
 
 
 def predicts_seg(input_ids: Tensor, seg_token_id: int) -> Tensor:
-    """True [B, T] at each position whose *next* token is ``[SEG]``: its hidden state is the embedding."""
-    following = torch.nn.functional.pad(input_ids[:, 1:], (0, 1), value=-1)
+    """True [B, T] where the *next* token is ``[SEG]``: the hidden state there is its embedding."""
+    following = F.pad(input_ids[:, 1:], (0, 1), value=-1)
     return following == seg_token_id
 
 
 def pick_seg_hidden(hidden: Tensor, input_ids: Tensor, seg_token_id: int) -> tuple[Tensor, Tensor]:
-    """Hidden states [M, H] that predict ``[SEG]`` and the row [M] of each, row by row, left to right."""
+    """Hidden states that predict ``[SEG]``, row by row and left to right, and where they come from.
+
+    Args:
+        hidden: [B, T, H].
+        input_ids: [B, T].
+        seg_token_id: id of ``[SEG]``.
+
+    Returns:
+        Hidden states [M, H] and the row [M] of each.
+    """
     where = predicts_seg(input_ids, seg_token_id)
     return hidden[where], where.nonzero()[:, 0]

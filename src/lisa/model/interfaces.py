@@ -4,14 +4,14 @@
 questions about it: the picture's tokens stand first, the questions follow, and no question sees
 another (``segments``). This file knows shapes; it computes nothing.
 
-Letters: B pictures, T tokens in the longest row, N targets in the whole batch, S side of the model's
-square picture, H width of the language model, P width of a prompt.
+Letters: B pictures, T tokens in the longest row, N targets in the whole batch, S side of the
+model's square picture, H width of the language model, P width of a prompt, V visual tokens.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,7 +33,8 @@ class Batch:
     image_index: Tensor | None = None  # [N] row of each target's picture
     phrase_ids: Tensor | None = None  # [N, L] what each target is called, padded with -1
     masks: Tensor | None = None  # [N, S/4, S/4] the target's share of each low-resolution pixel
-    present: Tensor | None = None  # [N] bool: the target is in the picture
+    known: Tensor | None = None  # [N] bool: the mask is known (where not, ``masks`` holds zeros)
+    present: Tensor | None = None  # [N] bool: the target is in the picture, its answer has a [SEG]
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on ``device``."""
@@ -48,6 +49,10 @@ class DecodedMasks:
     low_res_masks: Tensor  # [N, S/4, S/4] logits
     iou_logits: Tensor  # [N] sigmoid = predicted IoU of the mask, 0 where the thing is absent
     similarity: Tensor  # [N, S/32, S/32] logits of "here", before the decoder refines it
+
+    def select(self, which: Tensor) -> DecodedMasks:
+        """The prompts that ``which`` (indices, or bool [N]) picks."""
+        return DecodedMasks(*(getattr(self, field.name)[which] for field in fields(self)))
 
 
 @dataclass
@@ -76,12 +81,16 @@ class ImageFeaturesLike(Protocol):
         ...
 
 
-class VisionLanguageModel(Protocol):
-    """Reads a picture and text; its last hidden states and logits are all that the head needs."""
+Features = TypeVar("Features", bound=ImageFeaturesLike)
+FeaturesRead = TypeVar("FeaturesRead", bound=ImageFeaturesLike, contravariant=True)
+
+
+class VisionLanguageModel(Protocol[FeaturesRead]):
+    """Reads a picture and text; its last hidden states are all that the head needs."""
 
     hidden_size: int
 
-    def visual_embeddings(self, features: ImageFeaturesLike) -> Tensor:
+    def visual_embeddings(self, features: FeaturesRead) -> Tensor:
         """Visual tokens [B, V, H] of pictures the decoder has encoded."""
         ...
 
@@ -90,15 +99,15 @@ class VisionLanguageModel(Protocol):
         ...
 
 
-class MaskDecoder(Protocol):
+class MaskDecoder(Protocol[Features]):
     """Encodes a picture once, then answers any number of prompts about it."""
 
     prompt_size: int
 
-    def encode_image(self, pixel_values: Tensor) -> ImageFeaturesLike:
+    def encode_image(self, pixel_values: Tensor) -> Features:
         """Pictures [B, 3, S, S] -> what is kept of them."""
         ...
 
-    def decode(self, features: ImageFeaturesLike, prompts: Tensor, image_index: Tensor) -> DecodedMasks:
+    def decode(self, features: Features, prompts: Tensor, image_index: Tensor) -> DecodedMasks:
         """Prompts [N, P], prompt n about picture ``image_index[n]`` -> N masks."""
         ...

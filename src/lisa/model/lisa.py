@@ -59,7 +59,9 @@ class LisaModel(PreTrainedModel):
         """Masks of things by name alone, without the language model's layers: how the eyes are trained."""
         assert batch.phrase_ids is not None and batch.image_index is not None
         features = self.decoder.encode_image(batch.pixel_values)
-        return self.decoder.decode(features, self.phrase_prompts(batch.phrase_ids), batch.image_index)
+        return self.decoder.decode(
+            features, self.phrase_prompts(batch.phrase_ids), batch.image_index
+        )
 
     def phrase_prompts(self, phrase_ids: Tensor) -> Tensor:
         """Prompts [N, P] of phrases [N, L] padded with -1."""
@@ -69,7 +71,9 @@ class LisaModel(PreTrainedModel):
     def encode_images(self, pixel_values: Tensor, prefix_ids: Tensor) -> EncodedImages:
         """Pictures [B, 3, S, S], and the row's tokens up to the question [B, V + ...]."""
         features = self.decoder.encode_image(pixel_values)
-        return EncodedImages(features, self.vlm.encode_prefix(prefix_ids, self.vlm.visual_embeddings(features)))
+        return EncodedImages(
+            features, self.vlm.encode_prefix(prefix_ids, self.vlm.visual_embeddings(features))
+        )
 
     @torch.inference_mode()
     def generate(  # type: ignore[override]
@@ -87,12 +91,21 @@ class LisaModel(PreTrainedModel):
         A given answer (ids) is read instead of generated: the paper's teacher-forced protocol.
         """
         rows = torch.tensor(list(image_index), device=images.features.fused.device)
-        given = [None if answer is None else list(answer) for answer in answers or [None] * len(questions)]
+        given = [
+            None if answer is None else list(answer)
+            for answer in answers or [None] * len(questions)
+        ]
         answered = self._answer(images.prefix, rows, questions, given, end_token_id, max_new_tokens)
         counts = [len(answer.seg_hidden) for answer in answered]
         seg_hidden = [hidden for answer in answered for hidden in answer.seg_hidden]
-        prompts = self.head(torch.stack(seg_hidden)) if seg_hidden else rows.new_zeros((0, self.config.prompt_size)).float()
-        masks = self.decoder.decode(images.features, prompts, rows.repeat_interleave(rows.new_tensor(counts)))
+        prompts = (
+            self.head(torch.stack(seg_hidden))
+            if seg_hidden
+            else rows.new_zeros((0, self.config.prompt_size)).float()
+        )
+        masks = self.decoder.decode(
+            images.features, prompts, rows.repeat_interleave(rows.new_tensor(counts))
+        )
         per_answer = split_masks(masks, counts)
         return [Generated(a.token_ids, m) for a, m in zip(answered, per_answer, strict=True)]
 
@@ -115,7 +128,12 @@ class LisaModel(PreTrainedModel):
             hidden = self.vlm.step(ids, cache, mask, positions)[:, -1]  # [N, H]
             chosen = self.vlm.logits(hidden).argmax(-1).tolist()
             for n, answer in enumerate(answers):
-                answer.take(hidden[n], follow(given[n], step, chosen[n], end_token_id), self.config.seg_token_id, end_token_id)
+                answer.take(
+                    hidden[n],
+                    follow(given[n], step, chosen[n], end_token_id),
+                    self.config.seg_token_id,
+                    end_token_id,
+                )
             if all(answer.ended for answer in answers):
                 break
             ids = rows.new_tensor([[answer.last] for answer in answers])

@@ -1,11 +1,12 @@
 """The small vision tower and mask decoder of the embedded model, in plain PyTorch.
 
-``VisionTower`` is EfficientNet-Lite0 with its ImageNet classifier kept: the classifier runs at every
-location and its probabilities are the *semantic map*. ``NanoDecoder`` turns a picture and prompt
-vectors into masks: a two-way transformer and a hypernetwork in the manner of SAM (arXiv
+``VisionTower`` is EfficientNet-Lite0 with its ImageNet classifier kept: the classifier runs at
+every location and its probabilities are the *semantic map*. ``NanoDecoder`` turns a picture and
+prompt vectors into masks: a two-way transformer and a hypernetwork in the manner of SAM (arXiv
 2304.02643 §3), on a fused stride-16 map, upscaled to stride 4 with skips from the tower.
 
-This file knows tensors. It refuses to know text, files, training, and the size of the user's picture.
+This file knows tensors. It refuses to know text, files, training, and the size of the user's
+picture.
 """
 
 from __future__ import annotations
@@ -67,7 +68,13 @@ class ConvNorm(nn.Sequential):
     """Convolution, batch norm (epsilon 1e-3 as TensorFlow trained it), and ReLU6 unless linear."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, linear: bool = False
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        linear: bool = False,
     ) -> None:
         layers: list[nn.Module] = [
             nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
@@ -95,7 +102,7 @@ class InvertedResidual(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """EfficientNet-Lite0 (arXiv 1905.11946; "Lite": no squeeze-excitation, ReLU6), with its classifier."""
+    """EfficientNet-Lite0 with its classifier (arXiv 1905.11946; Lite: ReLU6, no squeezing)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,13 +110,12 @@ class VisionTower(nn.Module):
         self.stages = nn.ModuleList()
         channels = STEM_CHANNELS
         for expansion, outputs, repeats, stride, kernel in STAGES:
-            blocks = []
-            for repeat in range(repeats):
-                blocks.append(
-                    InvertedResidual(channels, outputs, expansion, kernel, stride if repeat == 0 else 1)
-                )
-                channels = outputs
-            self.stages.append(nn.Sequential(*blocks))
+            first = InvertedResidual(channels, outputs, expansion, kernel, stride)
+            others = [
+                InvertedResidual(outputs, outputs, expansion, kernel, 1) for _ in range(1, repeats)
+            ]
+            self.stages.append(nn.Sequential(first, *others))
+            channels = outputs
         self.head = ConvNorm(channels, HEAD_CHANNELS, 1)
         self.classifier = nn.Linear(HEAD_CHANNELS, IMAGENET_CLASSES)
 
@@ -134,7 +140,9 @@ class MixerBlock(nn.Module):
         self.depthwise = nn.Conv2d(width, width, 7, padding=3, groups=width)
         self.norm = nn.GroupNorm(1, width)
         self.mlp = nn.Sequential(
-            nn.Conv2d(width, width * expansion, 1), nn.GELU(), nn.Conv2d(width * expansion, width, 1)
+            nn.Conv2d(width, width * expansion, 1),
+            nn.GELU(),
+            nn.Conv2d(width * expansion, width, 1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -144,7 +152,9 @@ class MixerBlock(nn.Module):
 class ImageNeck(nn.Module):
     """Tower features -> ImageFeatures: context at stride 32, then a fused map at stride 16."""
 
-    def __init__(self, width: int, prompt_size: int, context_blocks: int, fused_blocks: int) -> None:
+    def __init__(
+        self, width: int, prompt_size: int, context_blocks: int, fused_blocks: int
+    ) -> None:
         super().__init__()
         self.semantic_keys = nn.Linear(IMAGENET_CLASSES, prompt_size, bias=False)
         nn.init.normal_(self.semantic_keys.weight, std=0.4)
@@ -169,7 +179,7 @@ class ImageNeck(nn.Module):
 
 
 class FourierPosition(nn.Module):
-    """Random Fourier features of a location in the unit square (arXiv 2006.10739), as SAM uses them."""
+    """Random Fourier features of a place in the unit square (arXiv 2006.10739), as in SAM."""
 
     frequencies: Tensor
 
@@ -214,11 +224,15 @@ class TwoWayBlock(nn.Module):
         self.self_attention = Attention(width, heads)
         self.token_to_image = Attention(width, heads)
         self.image_to_token = Attention(width, heads)
-        self.mlp = nn.Sequential(nn.Linear(width, width * 4), nn.GELU(), nn.Linear(width * 4, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, width * 4), nn.GELU(), nn.Linear(width * 4, width)
+        )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(4))
 
-    def forward(self, tokens: Tensor, image: Tensor, origin: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
-        """``tokens`` [N, T, D] with their first value ``origin``; ``image`` [N, HW, D] with ``position``."""
+    def forward(
+        self, tokens: Tensor, image: Tensor, origin: Tensor, position: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """``tokens`` [N, T, D], at first ``origin``; ``image`` [N, HW, D] at ``position``."""
         query = tokens + origin
         tokens = self.norms[0](tokens + self.self_attention(query, query, tokens))
         key = image + position
@@ -262,20 +276,26 @@ class NanoDecoder(nn.Module):
 
     def encode_image(self, pixel_values: Tensor) -> ImageFeatures:
         """``pixel_values`` [B, 3, H, W] in [-1, 1], H and W multiples of 32."""
-        return self.neck(self.tower(pixel_values))
+        pixels = pixel_values.contiguous(memory_format=torch.channels_last)  # 3x on a CPU
+        return self.neck(self.tower(pixels))
 
     def decode(self, features: ImageFeatures, prompts: Tensor, image_index: Tensor) -> DecodedMasks:
         """``prompts`` [N, P]; prompt n asks about picture ``image_index[n]`` of ``features``."""
         similarity = here_logits(features.keys[image_index], prompts[:, None])[:, 0]
         fused = features.fused[image_index]  # [N, D, h, w]
-        here = F.interpolate(similarity[:, None], size=fused.shape[-2:], mode="bilinear", align_corners=False)
+        here = F.interpolate(
+            similarity[:, None], size=fused.shape[-2:], mode="bilinear", align_corners=False
+        )
         image = fused + self.here(here.clamp(-10, 10))
         tokens, image = self.attend(self.prompt_token(prompts), image)
         low_res_masks = self.upscale(tokens[:, 0], image, features, image_index)
         return DecodedMasks(low_res_masks, self.quality(tokens[:, 1])[:, 0], similarity)
 
     def attend(self, prompt: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Two-way attention; ``prompt`` [N, D], ``image`` [N, D, h, w] -> tokens [N, 3, D], image [N, D, h, w]."""
+        """Two-way attention: ``prompt`` [N, D] becomes tokens [N, 3, D] and looks at ``image``.
+
+        The image [N, D, h, w] keeps its shape; the tokens are the mask's, the quality's, the prompt.
+        """
         height, width = image.shape[-2:]
         outputs = self.output_tokens.expand(len(prompt), -1, -1)
         origin = tokens = torch.cat([outputs, prompt[:, None]], 1)  # mask, quality, prompt
@@ -287,7 +307,9 @@ class NanoDecoder(nn.Module):
         tokens = self.final_norm(tokens + looked)
         return tokens, pixels.transpose(1, 2).unflatten(2, (height, width))
 
-    def upscale(self, mask_token: Tensor, image: Tensor, features: ImageFeatures, image_index: Tensor) -> Tensor:
+    def upscale(
+        self, mask_token: Tensor, image: Tensor, features: ImageFeatures, image_index: Tensor
+    ) -> Tensor:
         """Stride 16 -> 8 -> 4 with skips, then the hypernetwork's dot product: [N, H/4, W/4]."""
         skip8 = self.skip8(features.stride8)[image_index]
         skip4 = self.skip4(features.stride4)[image_index]

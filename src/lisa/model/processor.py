@@ -18,9 +18,9 @@ from tokenizers import AddedToken, Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
-from lisa.errors import DataError, ModelError
+from lisa.errors import ModelError
 from lisa.example import Example
-from lisa.model.config import SEG_TOKEN, LisaConfig
+from lisa.model.config import SEG_TOKEN, TEACHER_FORCED_ANSWER, LisaConfig
 from lisa.model.interfaces import IGNORE_LABEL, PADDING_SEGMENT, Batch, DecodedMasks, Generated
 from lisa.result import Mask
 
@@ -57,7 +57,9 @@ class LisaProcessor:
         except ModelError:
             raise
         except Exception as error:  # tokenizers raises bare Exception
-            raise ModelError(f"cannot read '{path}': expected a tokenizer file ({error})") from error
+            raise ModelError(
+                f"cannot read '{path}': expected a tokenizer file ({error})"
+            ) from error
 
     # ------------------------------------------------------------------ text
 
@@ -93,8 +95,8 @@ class LisaProcessor:
     def encode(self, examples: Sequence[Example]) -> Batch:
         """Examples -> one batch; neighbours that share one picture share one row.
 
-        An example's answer must hold one ``[SEG]`` for its target when it is present and none when
-        it is absent (answers that only talk: ``masks`` is None).
+        An example with a ``phrase`` has a target: its answer gets one ``[SEG]`` unless ``masks`` say
+        that the target is absent. An example without a phrase only talks.
         """
         rows = group_by_image(examples)
         tokens = [self._encode_row(row) for row in rows]
@@ -109,8 +111,9 @@ class LisaProcessor:
         if targets:
             batch.image_index = torch.tensor([n for n, _ in targets])
             batch.phrase_ids = pad([self.phrase_ids(e.phrase) for _, e in targets], -1)
-            batch.masks = torch.stack([self.encode_mask(target_mask(e)) for _, e in targets])
-            batch.present = torch.tensor([bool(target_mask(e).any()) for _, e in targets])
+            batch.masks = torch.stack([self.encode_target(e) for _, e in targets])
+            batch.known = torch.tensor([e.masks is not None for _, e in targets])
+            batch.present = torch.tensor([is_present(e) for _, e in targets])
         return batch
 
     def _encode_row(self, examples: Sequence[Example]) -> tuple[list[int], ...]:
@@ -118,7 +121,10 @@ class LisaProcessor:
         start = len(ids)
         segments, positions, labels = [0] * start, list(range(start)), [IGNORE_LABEL] * start
         for k, example in enumerate(examples, start=1):
-            question, answer = self.question_ids(example.question), self.answer_ids(example.answer or "")
+            question, answer = (
+                self.question_ids(example.question),
+                self.answer_ids(spoken_answer(example)),
+            )
             ids += question + answer
             segments += [k] * (len(question) + len(answer))
             positions += range(start, start + len(question) + len(answer))
@@ -130,19 +136,31 @@ class LisaProcessor:
     def encode_images(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB pictures of any size -> [B, 3, S, S] in [-1, 1]."""
         side = (self.config.image_size, self.config.image_size)
-        squares = [image if image.size == side else image.resize(side, Image.Resampling.BILINEAR) for image in images]
+        squares = [
+            image if image.size == side else image.resize(side, Image.Resampling.BILINEAR)
+            for image in images
+        ]
         pixels = torch.from_numpy(np.stack([np.asarray(square) for square in squares]))
         return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
     def encode_mask(self, mask: np.ndarray) -> Tensor:
         """bool [H, W] -> float [S/4, S/4]: the share of each low-resolution pixel that is target."""
         side = self.config.image_size // LOW_RES_STRIDE
-        shares = Image.fromarray(mask.astype(np.uint8) * 255).resize((side, side), Image.Resampling.BOX)
+        shares = Image.fromarray(mask.astype(np.uint8) * 255).resize(
+            (side, side), Image.Resampling.BOX
+        )
         return torch.from_numpy(np.asarray(shares, dtype=np.float32) / 255)
+
+    def encode_target(self, example: Example) -> Tensor:
+        """The union of an example's masks as ``encode_mask`` has it; zeros where they are not known."""
+        side = self.config.image_size // LOW_RES_STRIDE
+        return torch.zeros(side, side) if example.masks is None else self.encode_mask(example.mask)
 
     def decode_mask(self, low_res_mask: Tensor, size: tuple[int, int]) -> np.ndarray:
         """Logits [S/4, S/4] -> bool [H, W] at the picture's own ``size`` (height, width)."""
-        full = F.interpolate(low_res_mask[None, None].float(), size=size, mode="bilinear", align_corners=False)
+        full = F.interpolate(
+            low_res_mask[None, None].float(), size=size, mode="bilinear", align_corners=False
+        )
         return (full[0, 0].sigmoid() > self.config.mask_threshold).cpu().numpy()
 
     # ------------------------------------------------------ answers -> meaning
@@ -153,7 +171,9 @@ class LisaProcessor:
         text = re.sub(r"\s+", " ", raw.replace(SEG_TOKEN, " ")).strip()
         return text, self._decode_masks(generated.masks, phrases(raw), size)
 
-    def _decode_masks(self, masks: DecodedMasks, names: list[str], size: tuple[int, int]) -> tuple[Mask, ...]:
+    def _decode_masks(
+        self, masks: DecodedMasks, names: list[str], size: tuple[int, int]
+    ) -> tuple[Mask, ...]:
         scores = masks.iou_logits.float().sigmoid().tolist()
         decoded = [self.decode_mask(low_res_mask, size) for low_res_mask in masks.low_res_masks]
         return tuple(Mask(*parts) for parts in zip(decoded, names, scores, strict=True))
@@ -164,19 +184,26 @@ def check_seg_token(tokenizer: Tokenizer, seg_token_id: int) -> None:
     tokenizer.encode_special_tokens = False
     ids = tokenizer.encode(SEG_TOKEN, add_special_tokens=False).ids
     if ids != [seg_token_id]:
-        raise ModelError(f"the tokenizer reads '{SEG_TOKEN}' as ids {ids}; expected the one id {seg_token_id}")
+        raise ModelError(
+            f"the tokenizer reads '{SEG_TOKEN}' as ids {ids}; expected the one id {seg_token_id}"
+        )
 
 
 def add_seg_token(tokenizer: Tokenizer) -> int:
     """Give a language model's tokenizer the new token; returns its id."""
-    tokenizer.add_special_tokens([AddedToken(SEG_TOKEN, lstrip=True, normalized=False, special=True)])
+    tokenizer.add_special_tokens(
+        [AddedToken(SEG_TOKEN, lstrip=True, normalized=False, special=True)]
+    )
     return int(tokenizer.token_to_id(SEG_TOKEN))
 
 
 def phrases(raw_answer: str) -> list[str]:
     """What the answer calls each mask: the words before its ``[SEG]``, without article and stop."""
     spoken = raw_answer.split(SEG_TOKEN)[:-1]
-    return [re.sub(r"^(and |, )*(the |a |an )?", "", words.strip(" .,:;"), flags=re.IGNORECASE) for words in spoken]
+    return [
+        re.sub(r"^(and |, )*(the |a |an )?", "", words.strip(" .,:;"), flags=re.IGNORECASE)
+        for words in spoken
+    ]
 
 
 def group_by_image(examples: Sequence[Example]) -> list[list[Example]]:
@@ -190,11 +217,17 @@ def group_by_image(examples: Sequence[Example]) -> list[list[Example]]:
     return rows
 
 
-def target_mask(example: Example) -> np.ndarray:
-    """The union of an example's masks; an example that names a target must know where it is."""
-    if example.masks is None:
-        raise DataError(f"'{example.name}' names its target '{example.phrase}' but has no masks; expected [N, H, W]")
-    return example.mask
+def is_present(example: Example) -> bool:
+    """Whether an example's target is in its picture, and so gets a ``[SEG]``."""
+    return bool(example.phrase) and (example.masks is None or bool(example.masks.any()))
+
+
+def spoken_answer(example: Example) -> str:
+    """The answer with its ``[SEG]``; an example that names a present target and says nothing says "[SEG]."."""
+    answer = example.answer or ""
+    if not is_present(example):
+        return answer
+    return f"{answer} {SEG_TOKEN}" if answer else TEACHER_FORCED_ANSWER
 
 
 def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:

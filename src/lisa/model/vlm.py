@@ -172,7 +172,9 @@ class NanoVlm(nn.Module):
         self.language.model(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
         return Prefix([(layer.keys, layer.values) for layer in cache.layers])
 
-    def step(self, input_ids: Tensor, cache: DynamicCache, mask: Tensor, positions: Tensor) -> Tensor:
+    def step(
+        self, input_ids: Tensor, cache: DynamicCache, mask: Tensor, positions: Tensor
+    ) -> Tensor:
         """Hidden states [N, t, H] of new tokens [N, t] after what ``cache`` holds; ``mask`` [N, all]."""
         return self.language.model(
             inputs_embeds=self.embed(input_ids),
@@ -193,7 +195,11 @@ def visual_places(segments: Tensor, count: int) -> Tensor:
 def segment_mask(segments: Tensor) -> Tensor:
     """Who may look at whom, [B, 1, T, T]: causal, the picture and one's own question only."""
     looks, seen = segments[:, :, None], segments[:, None, :]
-    causal = torch.ones(segments.shape[1], segments.shape[1], dtype=torch.bool, device=segments.device)
-    allowed = ((seen == PICTURE_SEGMENT) | (seen == looks)) & (seen != PADDING_SEGMENT) & causal.tril()
+    causal = torch.ones(
+        segments.shape[1], segments.shape[1], dtype=torch.bool, device=segments.device
+    )
+    allowed = (
+        ((seen == PICTURE_SEGMENT) | (seen == looks)) & (seen != PADDING_SEGMENT) & causal.tril()
+    )
     itself = torch.eye(segments.shape[1], dtype=torch.bool, device=segments.device)
     return (allowed | itself)[:, None]

@@ -13,18 +13,19 @@ file knows bytes and names; it refuses to know what the tensors mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from lisa.errors import ModelError, OutputError
+from lisa.image import write_atomically
 
-BLOCK = 32
-SPELLINGS = ("q4_1", "q8_0")
+BLOCK_BYTES = {"q4_1": 20, "q8_0": 34}  # for 32 numbers
+SPELLINGS = tuple(BLOCK_BYTES)
 LOW_RANK = ("lora_A", "lora_B")
 
 
@@ -43,85 +44,162 @@ def unpack_q8_0(blocks: Tensor) -> Tensor:
     return (codes.float() * scale).flatten(1)
 
 
-UNPACK = {"q4_1": unpack_q4_1, "q8_0": unpack_q8_0}
+UNPACK: dict[str, Callable[[Tensor], Tensor]] = {"q4_1": unpack_q4_1, "q8_0": unpack_q8_0}
 
 
 def assemble(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Stored tensors under any spelling -> float32 state dict."""
+    """Stored tensors under any spelling -> float32 state dict.
+
+    Raises:
+        ModelError: a tensor that is not what its spelling says, a parameter that is spelled twice,
+            a low-rank factor without the other one or without a matrix that it fits.
+    """
     state: dict[str, Tensor] = {}
     for key, tensor in stored.items():
-        name, _, suffix = key.rpartition(".")
-        if suffix in UNPACK:
-            state[name] = UNPACK[suffix](tensor)
-        elif suffix not in LOW_RANK:
-            state[key] = tensor.float() if tensor.is_floating_point() else tensor
+        name, spelling = split_key(key)
+        if spelling in LOW_RANK:
+            continue
+        if name in state:
+            raise ModelError(f"'{name}' is stored in two spellings; expected one")
+        state[name] = plain(key, tensor)
     for key in stored:
-        name, _, suffix = key.rpartition(".")
-        if suffix == "lora_A":
-            state[name] = torch.addmm(state[name], stored[f"{name}.lora_B"].float(), stored[key].float())
+        name, spelling = split_key(key)
+        if spelling in LOW_RANK and not complete_pair(key, stored):
+            raise ModelError(f"'{key}' has no matrix to add to; expected its base and pair")
+        if spelling == "lora_A":
+            factors = [stored[f"{name}.{factor}"] for factor in LOW_RANK]
+            state[name] = add_low_rank(name, state[name], *factors)
     return state
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """``"x.weight.q4_1"`` -> ``("x.weight", "q4_1")``; the second is "" for a tensor as it is."""
+    name, _, suffix = key.rpartition(".")
+    return (name, suffix) if suffix in (*SPELLINGS, *LOW_RANK) else (key, "")
+
+
+def plain(key: str, tensor: Tensor) -> Tensor:
+    """A stored tensor of any spelling as float32; counters keep their type."""
+    spelling = split_key(key)[1]
+    if not spelling:
+        return tensor.float() if tensor.is_floating_point() else tensor
+    size = BLOCK_BYTES[spelling]
+    if tensor.dtype != torch.uint8 or tensor.ndim != 3 or tensor.shape[2] != size:
+        raise ModelError(
+            f"'{key}' holds {dtype_name(tensor)} {list(tensor.shape)}; "
+            f"expected uint8 [rows, blocks, {size}]"
+        )
+    return UNPACK[spelling](tensor)
+
+
+def add_low_rank(name: str, matrix: Tensor, down: Tensor, up: Tensor) -> Tensor:
+    """``matrix`` [rows, columns] + ``up`` [rows, rank] @ ``down`` [rank, columns]."""
+    rank = len(down) if down.ndim else 0
+    fits = matrix.ndim == 2 and (up.shape, down.shape) == (
+        (matrix.shape[0], rank),
+        (rank, matrix.shape[-1]),
+    )
+    if not fits:
+        raise ModelError(
+            f"the low-rank factors {list(up.shape)} and {list(down.shape)} do not fit '{name}'; "
+            f"expected a product of {list(matrix.shape)}"
+        )
+    return torch.addmm(matrix, up.float(), down.float())
 
 
 def read_weights(directory: Path) -> dict[str, Tensor]:
     """All tensors of a weight directory as a float32 state dict.
 
     Raises:
-        ModelError: no weight file, or one that is damaged; the message names the file.
+        ModelError: no weight file, or one that is damaged, or weights that ``assemble`` refuses;
+            the message names the file, or the tensor and the directory.
     """
     files = sorted(directory.glob("*.safetensors"))
     if not files:
         raise ModelError(f"no weights in '{directory}'; expected *.safetensors files")
     stored: dict[str, Tensor] = {}
     for path in files:
-        stored.update(read_file(path))
-    orphans = [k for k in stored if k.endswith(LOW_RANK) and not complete_pair(k, stored)]
-    if orphans:
-        raise ModelError(f"'{orphans[0]}' in '{directory}' has no matrix to add to; expected its base and pair")
-    return assemble(stored)
+        tensors = read_file(path)
+        twice = sorted(tensors.keys() & stored.keys())
+        if twice:
+            raise ModelError(f"'{path}' holds '{twice[0]}' a second time; expected it in one file")
+        stored |= tensors
+    try:
+        return assemble(stored)
+    except ModelError as error:
+        raise ModelError(f"cannot use the weights in '{directory}': {error}") from error
 
 
 def complete_pair(key: str, stored: Mapping[str, Tensor]) -> bool:
     """A low-rank factor needs the other one and a matrix to be added to."""
-    name = key.rpartition(".")[0]
+    name = split_key(key)[0]
     bases = {name, *(f"{name}.{spelling}" for spelling in SPELLINGS)}
     return all(f"{name}.{factor}" in stored for factor in LOW_RANK) and bool(bases & stored.keys())
 
 
 def read_file(path: Path) -> dict[str, Tensor]:
-    """The tensors of one safetensors file."""
+    """The tensors of one safetensors file.
+
+    Raises:
+        ModelError: the file is not there or damaged; the message names it.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"cannot read '{path}': {error}; expected a complete safetensors file") from error
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"cannot read '{path}': {reason}; expected a complete safetensors file"
+        ) from error
 
 
 def write_file(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write one safetensors file under a temporary name, then rename it."""
-    temporary = path.with_name(path.name + ".part")
+    """Write one safetensors file, whole or not at all; the folder is made if it is missing.
+
+    Raises:
+        OutputError: the folder cannot be made or written to; the message names the path.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary)
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"cannot write '{path}': {error}") from error
+    except OSError as error:
+        raise OutputError(
+            f"cannot write '{path}': {error.strerror}; expected a writable folder"
+        ) from error
+    write_atomically(path, save({key: value.contiguous() for key, value in tensors.items()}))
 
 
-def check_complete(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], directory: Path) -> None:
-    """Every parameter is there, has its shape, and nothing is left over; the message names the key."""
+def check_complete(
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], directory: Path
+) -> None:
+    """Every parameter is there, has its shape and kind, and nothing is left over.
+
+    Raises:
+        ModelError: names the first key that is not so, and the directory.
+    """
     problems = [
         *listed("missing", expected.keys() - state.keys()),
         *listed("unexpected", state.keys() - expected.keys()),
         *(
-            f"'{key}' has shape {list(state[key].shape)}; expected {list(expected[key].shape)}"
+            f"'{key}' has {described(state[key])}; expected {described(expected[key])}"
             for key in sorted(expected.keys() & state.keys())
-            if state[key].shape != expected[key].shape
+            if described(state[key]) != described(expected[key])
         ),
     ]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ModelError(f"the weights in '{directory}' do not fit config.json: {problems[0]}{more}")
+        raise ModelError(
+            f"the weights in '{directory}' do not fit config.json: {problems[0]}{more}"
+        )
+
+
+def described(tensor: Tensor) -> str:
+    """What must agree for one tensor to stand for another."""
+    return f"shape {list(tensor.shape)} of {dtype_name(tensor)}"
+
+
+def dtype_name(tensor: Tensor) -> str:
+    """``torch.float32`` -> ``float32``."""
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def listed(what: str, keys: Iterable[str]) -> list[str]:

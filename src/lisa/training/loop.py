@@ -1,8 +1,8 @@
 """One training stage: a task, a stream of examples, ``transformers.Trainer`` as the loop.
 
 A task is a module that turns a batch into named losses and says which of the model's parameters it
-trains; only those are saved in checkpoints. This file knows how to run and resume a stage; it refuses
-to know which stages there are and what they are for.
+trains; only those are saved in checkpoints. This file knows how to run and resume a stage; it
+refuses to know which stages there are and what they are for.
 """
 
 from __future__ import annotations
@@ -39,14 +39,19 @@ class Task(nn.Module):
     def forward(self, batch: Batch) -> Losses:
         raise NotImplementedError
 
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """What is trained and how fast; one group unless a task says otherwise."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": learning_rate}]
+
     def train(self, mode: bool = True) -> Task:
-        """Nothing here has two modes: frozen batch norms keep their statistics, and there is no dropout."""
+        """Nothing here has two modes: batch norms keep their statistics, there is no dropout."""
         return super().train(False)
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Only what is trained."""
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        return {k: v for k, v in super().state_dict(*args, **kwargs).items() if k in trained}
+        state = super().state_dict(*args, **kwargs)
+        return {k: v.contiguous() for k, v in state.items() if k in trained}
 
 
 @dataclass(frozen=True)
@@ -64,12 +69,20 @@ class Schedule:
 class StageTrainer(Trainer):
     """``Trainer`` over batches that are dataclasses and losses that have names."""
 
-    parts: dict[str, float]
-    counted: int = 0
+    def __init__(self, task: Task, **kwargs: Any) -> None:
+        super().__init__(model=task, **kwargs)
+        self.task = task
+        self.parts: dict[str, float] = {}
+        self.counted = 0
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            groups = self.task.parameter_groups(self.args.learning_rate)
+            self.optimizer = torch.optim.AdamW(groups, weight_decay=self.args.weight_decay)
+        return self.optimizer
 
     def compute_loss(self, model: Any, inputs: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         losses = model(inputs["batch"].to(self.args.device))
-        self.parts = getattr(self, "parts", {})
         for name, value in losses.items():
             self.parts[name] = self.parts.get(name, 0.0) + float(value.detach())
         self.counted += 1
@@ -90,7 +103,9 @@ class Validation(TrainerCallback):
         self.trainer: StageTrainer | None = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.trainer and (state.global_step % self.every == 0 or state.global_step == state.max_steps):
+        if self.trainer and (
+            state.global_step % self.every == 0 or state.global_step == state.max_steps
+        ):
             self.trainer.log(self.measure())
 
 
@@ -102,8 +117,7 @@ def run_stage(
     out: Path,
     *,
     seed: int = 0,
-    resume: bool = True,
-    device: str = "auto",
+    device: torch.device | None = None,
     measure: Callable[[], dict[str, float]] | None = None,
 ) -> list[dict[str, float]]:
     """Train; returns the log. A run that was stopped goes on from its last checkpoint."""
@@ -126,13 +140,13 @@ def run_stage(
         report_to=["tensorboard"],
         remove_unused_columns=False,
         dataloader_num_workers=1,
-        use_cpu=device == "cpu",
+        use_cpu=device is not None and device.type == "cpu",
         seed=seed,
         label_names=[],
     )
     validation = Validation(measure, schedule.save_every) if measure else None
     trainer = StageTrainer(
-        model=task,
+        task,
         args=arguments,
         train_dataset=stream,
         data_collator=collate,
@@ -140,12 +154,18 @@ def run_stage(
     )
     if validation:
         validation.trainer = trainer
-    last = get_last_checkpoint(str(out)) if resume and out.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
+    trainer.train(resume_from_checkpoint=has_checkpoint(out))
     return list(trainer.state.log_history)
 
 
-def warm_up(parameters: list[nn.Parameter], loss: Callable[[], Tensor], steps: int, learning_rate: float) -> float:
+def has_checkpoint(out: Path) -> bool:
+    """Whether a stopped run left something to go on from."""
+    return out.is_dir() and get_last_checkpoint(str(out)) is not None
+
+
+def warm_up(
+    parameters: list[nn.Parameter], loss: Callable[[], Tensor], steps: int, learning_rate: float
+) -> float:
     """A few full-batch Adam steps on a loss without data; returns the last value."""
     optimizer = torch.optim.Adam(parameters, lr=learning_rate)
     value = torch.tensor(0.0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lisa.model.interfaces import DecodedMasks
+from lisa.model.interfaces import IGNORE_LABEL, DecodedMasks
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,9 @@ class MaskLossWeights:
     here: float = 1.0
 
 
-def mask_loss(decoded: DecodedMasks, targets: Tensor, weights: MaskLossWeights) -> dict[str, Tensor]:
+def mask_loss(
+    decoded: DecodedMasks, targets: Tensor, weights: MaskLossWeights
+) -> dict[str, Tensor]:
     """Named losses of N masks against ``targets`` [N, h, w] in [0, 1] (all 0: absent)."""
     present = targets.flatten(1).amax(1) > 0
     losses = {
@@ -38,7 +40,12 @@ def mask_loss(decoded: DecodedMasks, targets: Tensor, weights: MaskLossWeights) 
 
 def balanced_bce(logits: Tensor, targets: Tensor) -> Tensor:
     """Binary cross-entropy, mean over pixels, then over masks."""
-    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").flatten(1).mean(1).mean()
+    return (
+        F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        .flatten(1)
+        .mean(1)
+        .mean()
+    )
 
 
 def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -66,6 +73,25 @@ def soft_iou(logits: Tensor, targets: Tensor) -> Tensor:
 
 def here_loss(similarity: Tensor, targets: Tensor) -> Tensor:
     """The coarse "here" map against the share of each location that is target, mean over masks."""
-    shares = F.adaptive_avg_pool2d(targets[:, None], similarity.shape[-2:])[:, 0]
+    shares = F.adaptive_avg_pool2d(targets[:, None], (similarity.shape[1], similarity.shape[2]))[
+        :, 0
+    ]
     soft = (shares * 2).clamp(max=1)  # half covered counts as here
-    return F.binary_cross_entropy_with_logits(similarity, soft, reduction="none").flatten(1).mean(1).mean()
+    return (
+        F.binary_cross_entropy_with_logits(similarity, soft, reduction="none")
+        .flatten(1)
+        .mean(1)
+        .mean()
+    )
+
+
+def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Next-token cross-entropy; ``logits`` [K, V] stand before the labels of ``labels`` [B, T]."""
+    following = labels[:, 1:]
+    return F.cross_entropy(logits, following[following != IGNORE_LABEL])
+
+
+def prompt_loss(prompts: Tensor, taught: Tensor) -> Tensor:
+    """How far ``[SEG]`` prompts [M, P] are from those of their targets' names, in their scale."""
+    scale = taught.pow(2).mean(-1, keepdim=True).clamp(min=1e-6)
+    return ((prompts - taught).pow(2) / scale).mean()

@@ -1,7 +1,8 @@
 """What people know about everyday things: implicit questions that never name their answer.
 
-One JSON Lines file a field of life; a line is a thing with synonyms, a short "because" and questions
-by kind. Text only; used for the reasoning stage, and the synonyms for naming.
+One JSON Lines file a field of life; a line is a thing with its synonyms, a short "because", and
+questions by kind. The questions are for the reasoning stage, the synonyms for naming. Text only:
+this file knows no picture and no model.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
+
+from lisa.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -17,28 +21,42 @@ class Thing:
 
     name: str
     synonyms: tuple[str, ...]
-    because: str
+    because: str  # ends the sentence "It is this one, because ..."
     questions: tuple[tuple[str, str], ...]  # (kind, text)
 
 
 def things() -> dict[str, Thing]:
-    """All things by name, in the order of the files."""
+    """All things by name, in the order of the files.
+
+    Raises:
+        DataError: a line is malformed; the message names the file and the line.
+    """
     found = {}
     for file in sorted(resources.files(__name__).iterdir(), key=lambda entry: entry.name):
         if file.name.endswith(".jsonl"):
-            for line in file.read_text(encoding="utf-8").splitlines():
-                thing = parse(json.loads(line))
+            lines = file.read_text(encoding="utf-8").splitlines()
+            for number, line in enumerate(lines, start=1):
+                thing = read_line(line, f"line {number} of '{file.name}'")
                 found[thing.name] = thing
     return found
 
 
-def parse(record: dict[str, object]) -> Thing:
-    """One line of a knowledge file."""
-    questions = record["questions"]
-    assert isinstance(questions, dict)
+def read_line(line: str, where: str) -> Thing:
+    """One line of a knowledge file; ``where`` is for messages."""
+    try:
+        return parse(json.loads(line))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        expected = '{"thing", "synonyms", "because", "questions": {kind: [text, ...]}}'
+        raise DataError(f"{where} is malformed ({error!r}); expected {expected}") from error
+
+
+def parse(record: dict[str, Any]) -> Thing:
+    """The content of one line of a knowledge file."""
     return Thing(
         name=str(record["thing"]),
-        synonyms=tuple(record["synonyms"]),  # type: ignore[arg-type]
+        synonyms=tuple(record["synonyms"]),
         because=str(record["because"]),
-        questions=tuple((kind, text) for kind, texts in questions.items() for text in texts),
+        questions=tuple(
+            (kind, text) for kind, texts in record["questions"].items() for text in texts
+        ),
     )

@@ -1,0 +1,215 @@
+"""Stage "mind": the language model learns to answer, name and point, end to end with the decoder.
+
+LoRA on the language model, the head, the projector and ``[SEG]`` are trained on answers, on masks,
+and on agreement of each ``[SEG]`` prompt with the prompt of the target's name, which the eyes know.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from PIL import Image
+
+from lisa.data.imagenet import imagenet_classes
+from lisa.data.knowledge import Thing, things
+from lisa.data.mixture import Photos
+from lisa.data.photos import LabelledPhotos, Region, Scene, crop, recolour, whole
+from lisa.data.prompts import NAMING_QUESTIONS, choose, name_question
+from lisa.data.reasonseg import ReasonSeg
+from lisa.data.tasks import Asker, Target, example, label_example, pick
+from lisa.example import Example
+from lisa.model.interfaces import Batch
+from lisa.model.lisa import LisaModel
+from lisa.model.processor import LisaProcessor
+from lisa.predict import Segmenter
+from lisa.training.loop import Losses, Task
+from lisa.training.loss import MaskLossWeights, answer_loss, mask_loss, prompt_loss
+
+LORA = LoraConfig(
+    r=16,
+    lora_alpha=32,
+    lora_dropout=0.0,
+    target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+)
+LABELLED_FOLDERS = ("imagelevel_imagenet1000", "imagelevel_caltech101")
+REASONING_SHARE = 0.25  # of pictures that come from the reasoning samples
+LABELLED_SHARE = 0.15  # of pictures with a label and no mask
+
+
+class MindTask(Task):
+    """Answers, masks, and prompts that agree with names."""
+
+    def __init__(self, model: LisaModel, decoder_rate: float = 0.2) -> None:
+        inject_adapter_in_model(LORA, model.vlm.language)
+        projector = model.vlm.projector
+        self_trained = [p for n, p in model.vlm.language.named_parameters() if "lora_" in n]
+        decoder = [child for name, child in model.decoder.named_children() if name != "tower"]
+        new = [model.head, projector.learned, projector.place_embedding]
+        vectors = [
+            projector.kind_embedding,
+            projector.score_embedding,
+            model.vlm.seg_input,
+            model.vlm.seg_output,
+        ]
+        super().__init__(
+            model, [*self_trained, *decoder, model.decoder.output_tokens, *new, *vectors]
+        )
+        model.decoder.neck.semantic_keys.requires_grad_(False)
+        model.decoder.neck.context_keys.requires_grad_(False)
+        self.decoder_rate = decoder_rate
+        self.weights = MaskLossWeights(here=0.0)
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, object]]:
+        """The decoder has learnt already and goes on more slowly."""
+        trained = [(n, p) for n, p in self.named_parameters() if p.requires_grad]
+        return [
+            {"params": [p for n, p in trained if ".decoder." not in n], "lr": learning_rate},
+            {
+                "params": [p for n, p in trained if ".decoder." in n],
+                "lr": learning_rate * self.decoder_rate,
+            },
+        ]
+
+    def forward(self, batch: Batch) -> Losses:
+        assert batch.labels is not None
+        output = self.model(batch)
+        losses = {"text": answer_loss(output.logits, batch.labels)}
+        if (
+            batch.present is None
+            or batch.phrase_ids is None
+            or batch.masks is None
+            or batch.known is None
+        ):
+            return losses
+        with torch.no_grad():
+            taught = self.model.phrase_prompts(batch.phrase_ids[batch.present])
+        losses["prompt"] = prompt_loss(output.seg_prompts, taught)
+        known = batch.known[batch.present]
+        if known.any():
+            losses |= mask_loss(
+                output.masks.select(known), batch.masks[batch.present][known], self.weights
+            )
+        return losses
+
+
+def mind_stream(
+    root: Path, photos: Photos, side: int, count: int, reasoning: bool
+) -> Callable[[np.random.Generator], list[Example]]:
+    """A maker of samples: one picture and up to ``count`` questions about it."""
+    knowledge = things()
+    asker = Asker(knowledge, reasoning)
+    labelled = [
+        LabelledPhotos(root / "photos" / name)
+        for name in LABELLED_FOLDERS
+        if (root / "photos" / name).is_dir()
+    ]
+    samples = ReasonSeg(root / "reasonseg_nano", "train239") if reasoning else None
+
+    def make(random: np.random.Generator) -> list[Example]:
+        source = random.random()
+        if samples is not None and source < REASONING_SHARE:
+            return reasoning_sample(samples, int(random.integers(len(samples))), random, side)
+        if labelled and source > 1 - LABELLED_SHARE:
+            folder = labelled[int(random.integers(len(labelled)))]
+            return labelled_sample(folder, knowledge, reasoning, random, side)
+        return asker.ask(photos.draw(random, side), random, count)
+
+    return make
+
+
+def reasoning_sample(
+    samples: ReasonSeg, index: int, random: np.random.Generator, side: int
+) -> list[Example]:
+    """All phrasings of one sample and its name; mirrored where no text says left or right."""
+    sample, texts = samples[index], samples.questions(index)
+    pixels, mask = np.asarray(sample.image), sample.mask
+    if random.random() < 0.5 and not re.search(
+        r"\b(left|right)\b", " ".join([*texts, sample.phrase])
+    ):
+        pixels, mask = pixels[:, ::-1], mask[:, ::-1]
+    scene = Scene(recolour(pixels, random), (Region(sample.phrase, mask),), (), False)
+    square = crop(scene, whole(scene), side)
+    image = Image.fromarray(np.ascontiguousarray(square.image))
+    target = Target(sample.phrase, square.union(sample.phrase))
+    if sample.mask.any() and not target.present:
+        return []  # too small to be seen at this size
+    questions = [*texts, name_question(sample.phrase, random)]
+    return [example(image, question, target) for question in questions]
+
+
+def labelled_sample(
+    folder: LabelledPhotos,
+    knowledge: Mapping[str, Thing],
+    reasoning: bool,
+    random: np.random.Generator,
+    side: int,
+) -> list[Example]:
+    """Questions about what a whole photograph shows, in words the language model knows."""
+    pixels, label = folder[int(random.integers(len(folder)))]
+    names = everyday_names(label.lower(), knowledge)
+    if not names:
+        return []
+    image = Image.fromarray(recolour(pixels, random)).resize(
+        (side, side), Image.Resampling.BILINEAR
+    )
+    examples = [label_example(image, names[0], choose(NAMING_QUESTIONS["middle"], random))]
+    for name in names[:2]:
+        asked = [name_question(name, random)]
+        if reasoning:
+            asked += [text for _, text in pick(knowledge[name].questions, 2, random)]
+        examples += [label_example(image, name, question) for question in asked]
+    return examples
+
+
+@cache
+def words_of_labels() -> dict[str, tuple[str, ...]]:
+    """ImageNet label -> the words that are true of it."""
+    return {c.is_a[0].lower(): tuple(word.lower() for word in c.is_a) for c in imagenet_classes()}
+
+
+def everyday_names(label: str, knowledge: Mapping[str, Thing]) -> list[str]:
+    """The known things that a label names, the closest first."""
+    return [word for word in (label, *words_of_labels().get(label, ())) if word in knowledge]
+
+
+def mind_sources(root: Path, reasoning: bool) -> list[str]:
+    """What this stage saw beside the photographs with masks, for the weights' metadata."""
+    labelled = [name for name in LABELLED_FOLDERS if (root / "photos" / name).is_dir()]
+    return [*labelled, *(["knowledge", "reasonseg_nano/train239"] if reasoning else [])]
+
+
+def held_out_questions(root: Path, reasoning: bool, count: int = 24) -> list[Example]:
+    """Questions about whole photographs that training leaves out."""
+    photos, asker = Photos(root, "held-out"), Asker(things(), reasoning)
+    random = np.random.default_rng(0)
+    asked: list[Example] = []
+    for name in ("coco_union", "voc_animals", "ccp"):
+        folder = photos.folders.get(name, ())
+        for scene in (folder[n] for n in range(len(folder))):
+            kind = asker.implicit if reasoning else asker.named
+            found = kind(scene, Image.fromarray(scene.image), random)
+            asked += [found] if found else []
+    return asked[:: max(1, len(asked) // count)]
+
+
+def iou_by_question(
+    model: LisaModel, processor: LisaProcessor, asked: Sequence[Example]
+) -> dict[str, float]:
+    """What a user would get: mean IoU of generated answers, and how often they name the target."""
+    segmenter = Segmenter(model, processor)
+    results = [segmenter.segment(example.image, example.question) for example in asked]
+    ious = [iou(result.mask, example.mask) for result, example in zip(results, asked, strict=True)]
+    named = [example.phrase in result.text for result, example in zip(results, asked, strict=True)]
+    return {"val_giou": float(np.mean(ious)), "val_named": float(np.mean(named))}
+
+
+def iou(predicted: np.ndarray, target: np.ndarray) -> float:
+    """Intersection over union of two masks [H, W]; 1 where both are empty."""
+    union = int((predicted | target).sum())
+    return int((predicted & target).sum()) / union if union else 1.0

@@ -1,0 +1,231 @@
+"""The recipe of ``lisa-nano``, stage by stage: the eyes, then the mind, then the files that ship.
+
+    eyes   mask decoder and name prompts on photographs with names (training/eyes.py)
+    mind   LoRA on the language model, head and decoder end to end (training/mind.py)
+
+The pretrained parts come from the embedded model, where they are stored as they were published. A
+stage that is done is not run again, one that was stopped goes on. This file knows the order and the
+sizes; what a stage teaches stands in its own file.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lisa.data.imagenet import imagenet_classes
+from lisa.data.mixture import Photos, Stream
+from lisa.errors import DataError, LisaError
+from lisa.model.build import EMBEDDED, model_directory, pick_device, read_config
+from lisa.model.convert import mean_name_embeddings, write_config
+from lisa.model.lisa import LisaModel
+from lisa.model.processor import LisaProcessor
+from lisa.model.weights import assemble, read_file, write_file
+from lisa.training.eyes import EyesTask, eyes_stream, held_out_rows, iou_by_name, learn_words
+from lisa.training.loop import Schedule, Task, has_checkpoint, run_stage
+from lisa.training.mind import (
+    LORA,
+    MindTask,
+    held_out_questions,
+    iou_by_question,
+    mind_sources,
+    mind_stream,
+)
+from lisa.training.report import write_report
+
+STAGES = ("eyes", "mind")
+FROZEN_FILES = ("language-embeddings", "language-layers-1", "language-layers-2", "tower")
+EYES = Schedule(steps=2500, pictures=16, learning_rate=1e-3, save_every=250)
+MIND = Schedule(
+    steps=450, pictures=6, learning_rate=5e-4, warmup=20, weight_decay=0.0, save_every=75
+)
+EYES_SIDE = 256  # pixels; crops are seen closer than whole pictures will be
+EYES_NAMES = 4  # asked of a picture
+MIND_QUESTIONS = 5  # asked of a picture
+STREAM_LENGTH = 10_000_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: where it reads and writes, and how it is cut short."""
+
+    data: Path
+    out: Path
+    seed: int
+    device: torch.device
+    resume: bool
+    steps_scale: float
+    reasoning: bool
+
+    def schedule(self, full: Schedule) -> Schedule:
+        steps = max(2, round(full.steps * self.steps_scale))
+        return replace(
+            full,
+            steps=steps,
+            save_every=min(full.save_every, steps),
+            warmup=min(full.warmup, steps // 2),
+        )
+
+
+def train(
+    data: Path,
+    out: Path,
+    seed: int = 0,
+    device: str | None = None,
+    resume: bool = True,
+    stage: str | None = None,
+    steps_scale: float = 1.0,
+    reasoning: bool = True,
+) -> Path:
+    """Run the recipe; returns the directory of the finished model, ``out/model``.
+
+    Args:
+        data: holds ``photos/`` (COCO-format folders) and ``reasonseg_nano/train239``.
+        out: checkpoints, TensorBoard files, ``report.html`` and ``model/``.
+        seed: of initial weights and of the stream of samples.
+        device: "cpu", "cuda" ...; None takes a GPU if there is one.
+        resume: go on from what ``out`` holds; False starts anew.
+        stage: only this one of ``STAGES``.
+        steps_scale: multiplies the number of steps of each stage.
+        reasoning: False keeps every implicit question out (the paper's zero-shot model).
+
+    Raises:
+        DataError: ``data`` does not hold the training data. LisaError: no such stage.
+    """
+    check_request(data, stage, steps_scale)
+    run = Run(data, out, seed, pick_device(device), resume, steps_scale, reasoning)
+    if not resume:
+        shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    photos = Photos(data)
+    model, processor = starting_model(photos, seed)
+    for name in [stage] if stage else STAGES:
+        run_or_reload(name, run, photos, model, processor)
+    finished = write_model(model, processor, run, photos)
+    write_report(finished, data, out)
+    return finished
+
+
+def check_request(data: Path, stage: str | None, steps_scale: float) -> None:
+    """Say early what cannot work."""
+    if not (data / "photos").is_dir():
+        raise DataError(
+            f"no training data in '{data}'; expected the folders photos/ and reasonseg_nano/"
+        )
+    if stage is not None and stage not in STAGES:
+        raise LisaError(f"there is no stage '{stage}'; expected one of {', '.join(STAGES)}")
+    if steps_scale <= 0:
+        raise LisaError(f"steps-scale is {steps_scale}; expected more than 0")
+
+
+def starting_model(photos: Photos, seed: int) -> tuple[LisaModel, LisaProcessor]:
+    """Published language model and tower, all else new; the names to find are the photos'."""
+    source = model_directory(EMBEDDED)
+    config = read_config(source)
+    config.concepts, config.trained_on = photos.names, []
+    processor = LisaProcessor.from_directory(source, config)
+    torch.manual_seed(seed)
+    model = LisaModel(config)
+    stored: dict[str, Tensor] = {}
+    for name in FROZEN_FILES:
+        stored |= read_file(source / f"{name}.safetensors")
+    model.load_state_dict(assemble(stored), strict=False)
+    write_names(model, processor, photos)
+    return model.eval(), processor
+
+
+def write_names(model: LisaModel, processor: LisaProcessor, photos: Photos) -> None:
+    """The mean embeddings of the names that the projector writes a picture with."""
+    table, projector = model.vlm.vocabulary.detach(), model.vlm.projector
+    names = [c.name for c in imagenet_classes()]
+    projector.class_embeddings.copy_(mean_name_embeddings(names, processor, table))
+    projector.concept_embeddings.copy_(mean_name_embeddings(photos.names, processor, table))
+
+
+def run_or_reload(
+    name: str, run: Run, photos: Photos, model: LisaModel, processor: LisaProcessor
+) -> None:
+    """Train one stage into the model, or load what it learnt when it is done."""
+    task = EyesTask(model) if name == "eyes" else MindTask(model)
+    finished = run.out / f"{name}.safetensors"
+    if finished.is_file():
+        task.load_state_dict(read_file(finished), strict=False)
+        return
+    stages = {"eyes": train_eyes, "mind": train_mind}
+    stages[name](task, run, photos, model, processor)
+    write_file({key: value.cpu() for key, value in task.state_dict().items()}, finished)
+
+
+def train_eyes(
+    task: Task, run: Run, photos: Photos, model: LisaModel, processor: LisaProcessor
+) -> None:
+    """Names to masks."""
+    full_size, model.config.image_size = model.config.image_size, EYES_SIDE
+    if not has_checkpoint(run.out / "eyes"):
+        learn_words(model, processor)
+    rows = held_out_rows(run.data, EYES_SIDE)
+    run_stage(
+        task,
+        Stream(eyes_stream(photos, EYES_SIDE, EYES_NAMES), STREAM_LENGTH, run.seed),
+        processor,
+        run.schedule(EYES),
+        run.out / "eyes",
+        seed=run.seed,
+        device=run.device,
+        measure=lambda: iou_by_name(model, processor, rows),
+    )
+    model.config.image_size = full_size
+
+
+def train_mind(
+    task: Task, run: Run, photos: Photos, model: LisaModel, processor: LisaProcessor
+) -> None:
+    """Questions to answers and masks."""
+    make = mind_stream(run.data, photos, model.config.image_size, MIND_QUESTIONS, run.reasoning)
+    asked = held_out_questions(run.data, run.reasoning)
+    run_stage(
+        task,
+        Stream(make, STREAM_LENGTH, run.seed + 1),
+        processor,
+        run.schedule(MIND),
+        run.out / "mind",
+        seed=run.seed,
+        device=run.device,
+        measure=lambda: iou_by_question(model, processor, asked),
+    )
+
+
+# ------------------------------------------------------------------ what ships
+
+
+def write_model(model: LisaModel, processor: LisaProcessor, run: Run, photos: Photos) -> Path:
+    """The finished model directory: published parts as they were, what was learnt in float16."""
+    source, out = model_directory(EMBEDDED), run.out / "model"
+    out.mkdir(exist_ok=True)
+    for name in ("tokenizer.json", *(f"{name}.safetensors" for name in FROZEN_FILES)):
+        shutil.copyfile(source / name, out / name)
+    learnt, adapter = split_learnt(model)
+    write_file(learnt, out / "lisa.safetensors")
+    write_file(adapter, out / "adapter.safetensors")
+    processor.config.trained_on = [*photos.folders, *mind_sources(run.data, run.reasoning)]
+    write_config(processor.config, out)
+    return out
+
+
+def split_learnt(model: LisaModel) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What was trained, in float16: all of our own, and the language model's LoRA factors."""
+    learnt, adapter = {}, {}
+    for key, value in model.state_dict().items():
+        stored = (value.half() if value.is_floating_point() else value).cpu().contiguous()
+        if ".lora_" in key:
+            name, rest = key.split(".lora_")  # ...q_proj, A.default.weight
+            factor = rest[0]
+            scale = LORA.lora_alpha / LORA.r if factor == "B" else 1.0
+            adapter[f"{name}.weight.lora_{factor}"] = (value * scale).half().cpu().contiguous()
+        elif not key.startswith(("vlm.language.", "decoder.tower.")):
+            learnt[key] = stored
+    return learnt, adapter
