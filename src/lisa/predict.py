@@ -1,8 +1,8 @@
 """``Segmenter``: a picture and a question go in, a ``Result`` comes out.
 
-The one road to an answer: the command line, evaluation and the server all go through it. A picture is
-encoded once, however many questions follow. This file knows the order of the steps; it refuses to
-know what the model is made of.
+The one road to an answer: the command line, evaluation and the server all go through it. A picture
+is encoded once, however many questions follow. This file knows the order of the steps; it refuses
+to know what the model is made of.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import hashlib
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import overload
+from typing import TypeVar, overload
 
 import torch
 from PIL import Image
 
-from lisa.errors import LisaError
+from lisa.errors import LisaError, QuestionError
 from lisa.example import check_question
 from lisa.image import ImageSource, load_image
 from lisa.model.build import EMBEDDED, build
@@ -27,14 +29,35 @@ from lisa.model.processor import LisaProcessor
 from lisa.result import Result
 
 REMEMBERED_IMAGES = 4
-BATCH_SIZE = 8
+BATCH_SIZE = 8  # questions side by side
+STRIP_PIXELS = 2**22  # of a picture that are copied at once to tell it from others
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture and where it came from."""
+
+    image: Image.Image  # RGB
+    name: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question on its way."""
+
+    image_index: int  # which of the pictures it is about
+    question: str
+    answer: str | None  # read this one instead of generating
 
 
 class Segmenter:
     """Answers questions about pictures with text and masks.
 
     Args:
-        model: in evaluation mode, on its device.
+        model: in evaluation mode, on its device. Its weights must not change afterwards: pictures
+            that have been encoded are remembered.
         processor: of that model.
         name: what results call the model.
         load_seconds: how long loading took, for ``Result.timings``.
@@ -47,8 +70,9 @@ class Segmenter:
         self.load_seconds = load_seconds
         self._remembered: OrderedDict[str, EncodedImages] = OrderedDict()
 
+    # A str is a sequence of str, too; the first overload that fits is the one that counts.
     @overload
-    def segment(
+    def segment(  # type: ignore[overload-overlap]
         self, image: ImageSource, question: str, *, answer: str | None = None
     ) -> Result: ...
     @overload
@@ -61,7 +85,7 @@ class Segmenter:
         """Answer one question, or several, about one picture.
 
         Args:
-            image: a path, the bytes of a picture file, a PIL picture, or an array (see ``load_image``).
+            image: a path, the bytes of a picture file, a PIL picture, or an array (``load_image``).
             question: one question gives one result, a sequence gives a list.
             answer: do not generate, read this one (the paper's teacher-forced protocol: "[SEG].").
 
@@ -69,15 +93,14 @@ class Segmenter:
             Results with masks at the picture's own size. No ``[SEG]`` in the answer: no mask.
 
         Raises:
-            ImageError, QuestionError: the picture cannot be read, the question cannot be asked.
+            ImageError: the picture cannot be read.
+            QuestionError: the question cannot be asked, or the answer cannot be read.
         """
-        questions = [question] if isinstance(question, str) else list(question)
-        picture = load_image(image)
-        names = [source_name(image)]
-        results = self._ask(
-            [picture], names, [(0, q) for q in questions], [answer] * len(questions)
-        )
-        return results[0] if isinstance(question, str) else results
+        several = isinstance(question, Sequence) and not isinstance(question, str | bytes)
+        questions = question if several else [question]
+        asked = [ask(0, one, answer) for one in questions]
+        results = self._run([read(image)], asked)
+        return results if several else results[0]
 
     def segment_batch(
         self,
@@ -90,74 +113,86 @@ class Segmenter:
         Args:
             pairs: pictures and questions.
             answers: for each pair, None or an answer to read instead of generating.
+
+        Raises:
+            LisaError: there are not as many answers as pairs.
+            ImageError, QuestionError: as ``segment``; all questions are looked at first.
         """
         given = list(answers) if answers is not None else [None] * len(pairs)
         if len(given) != len(pairs):
             raise LisaError(
                 f"answers has {len(given)} entries; expected {len(pairs)}, one for each pair"
             )
+        asked = [
+            ask(number % BATCH_SIZE, question, answer)
+            for number, ((_, question), answer) in enumerate(zip(pairs, given, strict=True))
+        ]
         results: list[Result] = []
-        for start in range(0, len(pairs), BATCH_SIZE):
-            part = pairs[start : start + BATCH_SIZE]
-            pictures = [load_image(image) for image, _ in part]
-            asked = [(n, question) for n, (_, question) in enumerate(part)]
-            names = [source_name(image) for image, _ in part]
-            results += self._ask(pictures, names, asked, given[start : start + BATCH_SIZE])
+        for some_pairs, questions in zip(parts(pairs), parts(asked), strict=True):
+            results += self._run([read(source) for source, _ in some_pairs], questions)
         return results
 
     def chat(self, image: ImageSource) -> Chat:
         """A conversation about one picture, which is encoded once."""
-        return Chat(self, load_image(image))
+        picture = read(image)
+        return Chat(self, picture.image, picture.name)
 
-    def _ask(
-        self,
-        pictures: list[Image.Image],
-        names: list[str],
-        asked: list[tuple[int, str]],
-        answers: Sequence[str | None],
-    ) -> list[Result]:
-        questions = [check_question(question) for _, question in asked]
-        if not questions:
+    def _run(self, pictures: Sequence[Picture], asked: Sequence[Asked]) -> list[Result]:
+        """Encode the pictures, then ask; all questions share the time for the pictures."""
+        if not asked:
             return []
         started = time.perf_counter()
-        images = self._encode(pictures)
-        encoded = time.perf_counter()
+        images = self._encode([picture.image for picture in pictures])
+        seconds = (time.perf_counter() - started) / len(asked)
+        answered = [self._answer(pictures, images, part, seconds) for part in parts(asked)]
+        return list(chain.from_iterable(answered))
+
+    def _answer(
+        self,
+        pictures: Sequence[Picture],
+        images: EncodedImages,
+        asked: Sequence[Asked],
+        image_seconds: float,
+    ) -> list[Result]:
+        """Answer at most ``BATCH_SIZE`` questions side by side."""
+        started = time.perf_counter()
         generated = self.model.generate(
             images,
-            [self.processor.question_ids(question) for question in questions],
-            [index for index, _ in asked],
+            [self.processor.question_ids(one.question) for one in asked],
+            [one.image_index for one in asked],
             end_token_id=self.processor.end_token_id,
             answers=[
-                None if answer is None else self.processor.answer_ids(answer) for answer in answers
+                None if one.answer is None else self.processor.answer_ids(one.answer)
+                for one in asked
             ],
         )
         answered = time.perf_counter()
+        pictured = [pictures[one.image_index] for one in asked]
         decoded = [
-            self.processor.decode(one, (pictures[index].height, pictures[index].width))
-            for one, (index, _) in zip(generated, asked, strict=True)
+            self.processor.decode(answer, (picture.image.height, picture.image.width))
+            for answer, picture in zip(generated, pictured, strict=True)
         ]
-        share = len(questions)
         timings = {
             "load": self.load_seconds,
-            "image": (encoded - started) / share,
-            "answer": (answered - encoded) / share,
-            "mask": (time.perf_counter() - answered) / share,
+            "image": image_seconds,
+            "answer": (answered - started) / len(asked),
+            "mask": (time.perf_counter() - answered) / len(asked),
         }
         return [
             Result(
-                pictures[index],
-                question,
+                picture.image,
+                one.question,
                 text,
                 masks,
-                name=names[index],
+                name=picture.name,
                 model=self.name,
                 timings=timings,
             )
-            for (index, _), question, (text, masks) in zip(asked, questions, decoded, strict=True)
+            for picture, one, (text, masks) in zip(pictured, asked, decoded, strict=True)
         ]
 
-    def _encode(self, pictures: list[Image.Image]) -> EncodedImages:
-        """The pictures as the model keeps them; a single one is remembered for the next question."""
+    def _encode(self, pictures: Sequence[Image.Image]) -> EncodedImages:
+        """The pictures as the model keeps them; a single one is kept for the next question."""
         if len(pictures) > 1:
             return self._run_encoder(pictures)
         key = fingerprint(pictures[0])
@@ -168,7 +203,7 @@ class Segmenter:
             self._remembered.popitem(last=False)
         return self._remembered[key]
 
-    def _run_encoder(self, pictures: list[Image.Image]) -> EncodedImages:
+    def _run_encoder(self, pictures: Sequence[Image.Image]) -> EncodedImages:
         device = self.model.device
         prefix = torch.tensor([self.processor.prefix_ids()] * len(pictures), device=device)
         return self.model.encode_images(self.processor.encode_images(pictures).to(device), prefix)
@@ -179,29 +214,65 @@ class Chat:
 
     Each question is answered on its own; what was said before does not change the answer, and the
     picture is encoded once.
+
+    Args:
+        segmenter: who answers.
+        image: RGB.
+        name: the picture's, for the results.
     """
 
-    def __init__(self, segmenter: Segmenter, image: Image.Image) -> None:
-        self.segmenter, self.image = segmenter, image
+    def __init__(self, segmenter: Segmenter, image: Image.Image, name: str = "") -> None:
+        self.segmenter, self.image, self.name = segmenter, image, name
         self.turns: list[Result] = []
 
     def ask(self, question: str) -> Result:
         """Answer a question about the picture and keep the turn."""
-        result = self.segmenter.segment(self.image, question)
+        result = replace(self.segmenter.segment(self.image, question), name=self.name)
         self.turns.append(result)
         return result
 
 
+def ask(image_index: int, question: object, answer: object) -> Asked:
+    """A question that can be asked, and an answer that can be read.
+
+    Raises:
+        QuestionError: one of them is not text, or ``check_question`` says no.
+    """
+    if answer is not None and not isinstance(answer, str):
+        raise QuestionError(f"answer is a {type(answer).__name__}; expected text (str) or None")
+    try:
+        (answer or "").encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise QuestionError(
+            f"answer {answer!a:.60} is not valid Unicode; expected text in UTF-8"
+        ) from error
+    return Asked(image_index, check_question(question), answer)
+
+
+def parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """``BATCH_SIZE`` at a time."""
+    for start in range(0, len(items), BATCH_SIZE):
+        yield items[start : start + BATCH_SIZE]
+
+
 def fingerprint(picture: Image.Image) -> str:
-    """The same for the same pixels."""
-    digest = hashlib.blake2b(picture.tobytes(), digest_size=16)
-    digest.update(repr(picture.size).encode())
+    """The same for the same pixels; the picture is read strip by strip."""
+    width, height = picture.size
+    digest = hashlib.blake2b(repr((width, height)).encode(), digest_size=16)
+    step = max(1, STRIP_PIXELS // width)
+    for top in range(0, height, step):
+        digest.update(picture.crop((0, top, width, min(top + step, height))).tobytes())
     return digest.hexdigest()
+
+
+def read(source: ImageSource) -> Picture:
+    """A picture from anywhere; its name is the path of one that came as a file."""
+    return Picture(load_image(source), source_name(source))
 
 
 def source_name(source: ImageSource) -> str:
     """The path of a picture that came as one, or ""."""
-    return os.fspath(source) if isinstance(source, str | os.PathLike) else ""
+    return os.fsdecode(source) if isinstance(source, str | os.PathLike) else ""
 
 
 def load(model: str | Path = EMBEDDED, device: str | None = None) -> Segmenter:

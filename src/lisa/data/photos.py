@@ -101,7 +101,8 @@ class PhotoFolder(Sequence[Scene]):
             for number, image in enumerate(images)
             if part == "all" or (number % HELD_OUT_EVERY == 0) == (part == "held-out")
         ]
-        self.instances = "instances" in str(content.get("info", {}).get("masks", "instances"))
+        info = field({"info": {}, **content}, "info", dict, f"'{self.path}'")
+        self.instances = "instances" in str(info.get("masks", "instances"))
 
     def __len__(self) -> int:
         return len(self.images)

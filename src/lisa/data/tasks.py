@@ -131,12 +131,13 @@ def pick(options: Sequence[Item], count: int, random: np.random.Generator) -> li
 def eye_examples(
     scene: Scene, random: np.random.Generator, count: int, synonyms: Mapping[str, Sequence[str]]
 ) -> list[Example]:
-    """Up to ``count`` targets asked for by name alone: names, referring phrases, absent names.
+    """Targets asked for by name alone: names, referring phrases, absent and foreign names.
 
     Args:
         scene: what is asked about.
         random: decides what is asked and how.
-        count: how many questions, 3 or more; there are fewer where little is in the picture.
+        count: how many questions, 3 or more; there are fewer where little is in the picture. One
+            about a foreign name may come on top.
         synonyms: other words for a name, used now and then.
     """
     absent = pick(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
@@ -34,9 +36,18 @@ def model_directory(model: str | Path) -> Path:
         return Path(str(resources.files("lisa"))) / "assets" / EMBEDDED
     directory = Path(model)
     if not (directory / "config.json").is_file():
-        what = "holds no config.json" if directory.is_dir() else "is not a directory"
-        raise ModelError(f"model '{model}' {what}; expected '{EMBEDDED}' or a LISA model directory")
+        raise ModelError(
+            f"model '{model}' {what_is_wrong(directory)}; "
+            f"expected '{EMBEDDED}' or a LISA model directory"
+        )
     return directory
+
+
+def what_is_wrong(directory: Path) -> str:
+    """Why a path is no model directory."""
+    if directory.is_dir():
+        return "holds no config.json"
+    return "is not a directory" if directory.exists() else "does not exist"
 
 
 def pick_device(device: str | None = None) -> torch.device:
@@ -49,7 +60,7 @@ def pick_device(device: str | None = None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(str(device))
-        torch.empty(1, device=chosen)
+        torch.zeros(1, device=chosen).item()  # fails where nothing can be computed, as on "meta"
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(
             f"device '{device}' cannot be used; expected auto, cpu, cuda or cuda:N"
@@ -58,14 +69,36 @@ def pick_device(device: str | None = None) -> torch.device:
 
 
 def read_config(directory: Path) -> LisaConfig:
-    """``config.json`` of a model directory."""
+    """``config.json`` of a model directory.
+
+    Raises:
+        ModelError: it is not there, not JSON, or not the configuration of a LISA model.
+    """
     path = directory / "config.json"
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        return LisaConfig(**fields)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: neither JSON nor UTF-8
         raise ModelError(
             f"cannot read '{path}': {error}; expected the configuration of a LISA model"
+        ) from error
+    kind = fields.get("model_type") if isinstance(fields, dict) else None
+    if kind != LisaConfig.model_type:
+        raise ModelError(f"'{path}' has model_type {kind!r}; expected '{LisaConfig.model_type}'")
+    with blaming(path):
+        return LisaConfig(**fields)
+
+
+@contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """What fails inside is the fault of a configuration file: say so in one line."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"cannot use '{path}': {error}") from error
+    except Exception as error:  # transformers raises many types, by field
+        reason = " ".join(str(error).split())
+        raise ModelError(
+            f"cannot use '{path}': {reason}; expected fields that a model can be built from"
         ) from error
 
 
@@ -73,6 +106,10 @@ def build(
     model: str | Path = EMBEDDED, device: str | None = None
 ) -> tuple[LisaModel, LisaProcessor]:
     """Load a model and its processor, ready to answer.
+
+    Args:
+        model: "nano" or a directory.
+        device: "cpu", "cuda", "cuda:1" ...; None or "auto" takes a GPU if there is one.
 
     Raises:
         ModelError: the model is unknown, incomplete or damaged, or the device is not there.
@@ -82,20 +119,24 @@ def build(
     config = read_config(directory)
     processor = LisaProcessor.from_directory(directory, config)
     loaded = assemble_model(config, directory)
-    return loaded.to(chosen).eval(), processor
+    torch.nn.Module.to(loaded, chosen)  # without the checks of PreTrainedModel for packed weights
+    return loaded.eval(), processor
 
 
 def assemble_model(config: LisaConfig, directory: Path) -> LisaModel:
-    """The model of ``config`` with exactly the weights in ``directory``."""
-    with torch.device("meta"):
-        model = LisaModel(config)
+    """The model of ``config`` with exactly the weights in ``directory``.
+
+    Raises:
+        ModelError: the configuration or the weights do not fit; names the field or the key.
+    """
+    model = empty_model(config, directory)
     state = read_weights(directory)
     expected = {
         key: value for key, value in model.state_dict().items() if key not in tied_keys(model)
     }
     check_complete(state, expected, directory)
     model.load_state_dict(state, strict=False, assign=True)
-    model.vlm.language.tie_weights()
+    model.tie_weights()
     materialise(model)
     numbers = sum(tensor.numel() for tensor in state.values())
     logger.info(
@@ -107,14 +148,18 @@ def assemble_model(config: LisaConfig, directory: Path) -> LisaModel:
     return model
 
 
+def empty_model(config: LisaConfig, directory: Path) -> LisaModel:
+    """The model of ``config`` without memory for its weights."""
+    with blaming(directory / "config.json"), torch.device("meta"):
+        return LisaModel(config)
+
+
 def tied_keys(model: LisaModel) -> set[str]:
     """Parameters that are another parameter's second name and are therefore not stored."""
-    tied = model.vlm.language.config.tie_word_embeddings
-    return {"vlm.language.lm_head.weight"} if tied else set()
+    return set(model.all_tied_weights_keys)
 
 
 def materialise(model: LisaModel) -> None:
     """Recompute what is derived rather than stored: the rotary frequencies."""
-    rotary = model.vlm.language.model.rotary_emb
-    fresh = type(rotary)(model.vlm.language.config)
-    model.vlm.language.model.rotary_emb = fresh
+    language = model.vlm.language.model
+    language.rotary_emb = type(language.rotary_emb)(language.config)

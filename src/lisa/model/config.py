@@ -92,6 +92,11 @@ class LisaConfig(PretrainedConfig):
         return LlamaConfig(**self.language)
 
     @property
+    def tie_word_embeddings(self) -> bool:
+        """Whether the language model's input table is its output table, too."""
+        return bool(self.language_config().tie_word_embeddings)
+
+    @property
     def visual_tokens(self) -> int:
         """How many tokens a picture becomes in front of the language model."""
         found_concepts = min(self.found_concepts, len(self.concepts))

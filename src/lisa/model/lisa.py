@@ -9,10 +9,10 @@ text became ids, and how losses are computed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lisa.model.config import LisaConfig
@@ -20,6 +20,9 @@ from lisa.model.head import EmbeddingAsMask, pick_seg_hidden
 from lisa.model.interfaces import IGNORE_LABEL, Batch, DecodedMasks, Generated, Output
 from lisa.model.nano import ImageFeatures, NanoDecoder
 from lisa.model.vlm import NanoVlm, Prefix
+
+# One matrix under two names, where the configuration says so: the copy and its source.
+TIED_WEIGHTS = {"vlm.language.lm_head.weight": "vlm.language.model.embed_tokens.weight"}
 
 
 @dataclass
@@ -31,11 +34,15 @@ class EncodedImages:
 
 
 class LisaModel(PreTrainedModel):
-    """A vision-language model, a head and a mask decoder."""
+    """A vision-language model, a head and a mask decoder.
+
+    Raises:
+        ModelError: the parts of ``config`` do not go together.
+    """
 
     config_class = LisaConfig
     base_model_prefix = "lisa"
-    _tied_weights_keys = {"vlm.language.lm_head.weight": "vlm.language.model.embed_tokens.weight"}  # noqa: RUF012
+    _tied_weights_keys = TIED_WEIGHTS
 
     def __init__(self, config: LisaConfig) -> None:
         super().__init__(config)
@@ -44,8 +51,20 @@ class LisaModel(PreTrainedModel):
         self.head = EmbeddingAsMask(self.vlm.hidden_size, config.prompt_size)
         self.post_init()
 
+    def _init_weights(self, module: nn.Module) -> None:
+        """The parts start with the weights that they gave themselves.
+
+        ``transformers`` would replace them all by its own (normal, 0.02); its language model it
+        still initialises as it does.
+        """
+
     def forward(self, batch: Batch, with_masks: bool = True) -> Output:
-        """Read given answers; their ``[SEG]`` tokens become masks."""
+        """Read given answers; their ``[SEG]`` tokens become masks.
+
+        Args:
+            batch: with ``labels``, logits are given only where the next token has one.
+            with_masks: False leaves the mask decoder out.
+        """
         features = self.decoder.encode_image(batch.pixel_values)
         visual = self.vlm.visual_embeddings(features)  # [B, V, H]
         hidden = self.vlm.hidden_states(batch, visual)  # [B, T, H]
@@ -56,7 +75,10 @@ class LisaModel(PreTrainedModel):
         return Output(self.vlm.logits(spoken), seg_prompts, seg_rows, masks)
 
     def segment_phrases(self, batch: Batch) -> DecodedMasks:
-        """Masks of things by name alone, without the language model's layers: how the eyes are trained."""
+        """Masks of things by name alone, without the language model's layers.
+
+        How the eyes are trained; ``batch`` holds targets.
+        """
         assert batch.phrase_ids is not None and batch.image_index is not None
         features = self.decoder.encode_image(batch.pixel_values)
         return self.decoder.decode(
@@ -71,12 +93,11 @@ class LisaModel(PreTrainedModel):
     def encode_images(self, pixel_values: Tensor, prefix_ids: Tensor) -> EncodedImages:
         """Pictures [B, 3, S, S], and the row's tokens up to the question [B, V + ...]."""
         features = self.decoder.encode_image(pixel_values)
-        return EncodedImages(
-            features, self.vlm.encode_prefix(prefix_ids, self.vlm.visual_embeddings(features))
-        )
+        visual = self.vlm.visual_embeddings(features)
+        return EncodedImages(features, self.vlm.encode_prefix(prefix_ids, visual))
 
     @torch.inference_mode()
-    def generate(  # type: ignore[override]
+    def generate(
         self,
         images: EncodedImages,
         questions: Sequence[Sequence[int]],
@@ -86,87 +107,93 @@ class LisaModel(PreTrainedModel):
         answers: Sequence[Sequence[int] | None] | None = None,
         max_new_tokens: int = 48,
     ) -> list[Generated]:
-        """Answer questions greedily; ``questions[n]`` (ids) asks about picture ``image_index[n]``.
+        """Answer questions greedily, side by side.
 
-        A given answer (ids) is read instead of generated: the paper's teacher-forced protocol.
+        Args:
+            images: the pictures.
+            questions: ids of each question, with the assistant's opening.
+            image_index: which picture each question is about.
+            end_token_id: ends an answer.
+            answers: for each question None, or an answer (ids) that is read instead of generated:
+                the paper's teacher-forced protocol. It is read to its end.
+            max_new_tokens: where a generated answer is cut.
+
+        Returns:
+            For each question the answer's ids, and a mask for each ``[SEG]`` among them.
         """
+        if not questions:
+            return []
         rows = torch.tensor(list(image_index), device=images.features.fused.device)
-        given = [
-            None if answer is None else list(answer)
-            for answer in answers or [None] * len(questions)
+        started = [
+            Answer(None if given is None else list(given), max_new_tokens)
+            for given in answers or [None] * len(questions)
         ]
-        answered = self._answer(images.prefix, rows, questions, given, end_token_id, max_new_tokens)
-        counts = [len(answer.seg_hidden) for answer in answered]
-        seg_hidden = [hidden for answer in answered for hidden in answer.seg_hidden]
-        prompts = (
-            self.head(torch.stack(seg_hidden))
-            if seg_hidden
-            else rows.new_zeros((0, self.config.prompt_size)).float()
-        )
-        masks = self.decoder.decode(
-            images.features, prompts, rows.repeat_interleave(rows.new_tensor(counts))
-        )
-        per_answer = split_masks(masks, counts)
-        return [Generated(a.token_ids, m) for a, m in zip(answered, per_answer, strict=True)]
+        answered = self._answer(images.prefix, rows, questions, started, end_token_id)
+        masks = self._segment(images.features, rows, answered)
+        return [Generated(a.token_ids, m) for a, m in zip(answered, masks, strict=True)]
 
     def _answer(
         self,
         prefix: Prefix,
         rows: Tensor,
         questions: Sequence[Sequence[int]],
-        given: list[list[int] | None],
+        answers: list[Answer],
         end_token_id: int,
-        max_new_tokens: int,
     ) -> list[Answer]:
-        """Greedy decoding of all questions side by side, with one cache."""
+        """Greedy decoding of all questions side by side, with one cache, until all have ended."""
         ids, known = pad_left(questions, rows)
         cache = prefix.cache(rows)
         mask = torch.cat([known.new_ones(len(rows), prefix.length), known], 1)
         positions = prefix.length + (known.long().cumsum(1) - 1).clamp(min=0)
-        answers = [Answer([], []) for _ in questions]
-        for step in range(max_new_tokens):
+        while True:
             hidden = self.vlm.step(ids, cache, mask, positions)[:, -1]  # [N, H]
             chosen = self.vlm.logits(hidden).argmax(-1).tolist()
-            for n, answer in enumerate(answers):
-                answer.take(
-                    hidden[n],
-                    follow(given[n], step, chosen[n], end_token_id),
-                    self.config.seg_token_id,
-                    end_token_id,
-                )
+            for answer, state, token in zip(answers, hidden, chosen, strict=True):
+                answer.take(state, token, self.config.seg_token_id, end_token_id)
             if all(answer.ended for answer in answers):
-                break
+                return answers
             ids = rows.new_tensor([[answer.last] for answer in answers])
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
             positions = positions[:, -1:] + 1
-        return answers
+
+    def _segment(
+        self, features: ImageFeatures, rows: Tensor, answers: Sequence[Answer]
+    ) -> list[DecodedMasks]:
+        """The masks of each answer; answer n is about picture ``rows[n]``."""
+        counts = [len(answer.seg_hidden) for answer in answers]
+        seg_hidden = [hidden for answer in answers for hidden in answer.seg_hidden]
+        nothing = features.fused.new_zeros(0, self.vlm.hidden_size)
+        prompts = self.head(torch.stack(seg_hidden) if seg_hidden else nothing)  # [M, P]
+        image_index = rows.repeat_interleave(rows.new_tensor(counts))  # [M]
+        return split_masks(self.decoder.decode(features, prompts, image_index), counts)
 
 
 @dataclass
 class Answer:
     """An answer as it grows."""
 
-    token_ids: list[int]
-    seg_hidden: list[Tensor]  # the hidden state that predicted each [SEG]
+    given: list[int] | None  # read this one instead of choosing
+    max_new_tokens: int  # where one that is not given is cut
+    token_ids: list[int] = field(default_factory=list)
+    seg_hidden: list[Tensor] = field(default_factory=list)  # what predicted each [SEG], [H]
     ended: bool = False
-    last: int = 0
+    last: int = 0  # what the model reads next, also after the end
 
-    def take(self, hidden: Tensor, token: int, seg_token_id: int, end_token_id: int) -> None:
-        """Append the token that ``hidden`` [H] predicted."""
-        self.last = token
-        self.ended = self.ended or token == end_token_id
+    def take(self, hidden: Tensor, chosen: int, seg_token_id: int, end_token_id: int) -> None:
+        """Grow by the token that ``hidden`` [H] predicted; the model has chosen ``chosen``."""
+        self.last = self._next(chosen, end_token_id)
+        self.ended = self.ended or self.last == end_token_id
         if self.ended:
             return
-        self.token_ids.append(token)
-        if token == seg_token_id:
+        self.token_ids.append(self.last)
+        if self.last == seg_token_id:
             self.seg_hidden.append(hidden)
 
-
-def follow(given: list[int] | None, step: int, chosen: int, end_token_id: int) -> int:
-    """The model's own choice, or the next token of a given answer."""
-    if given is None:
-        return chosen
-    return given[step] if step < len(given) else end_token_id
+    def _next(self, chosen: int, end_token_id: int) -> int:
+        length = len(self.token_ids)
+        if self.given is None:
+            return chosen if length < self.max_new_tokens else end_token_id
+        return self.given[length] if length < len(self.given) else end_token_id
 
 
 def pad_left(questions: Sequence[Sequence[int]], like: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,13 +205,14 @@ def pad_left(questions: Sequence[Sequence[int]], like: Tensor) -> tuple[Tensor, 
 
 
 def predicts_supervised(batch: Batch) -> Tensor:
-    """True [B, T] where the next token has a label."""
-    assert batch.labels is not None, "this batch has no answers to read"
+    """True [B, T] where the next token has a label; everywhere in a batch without labels."""
+    if batch.labels is None:
+        return torch.ones_like(batch.input_ids, dtype=torch.bool)
     following = torch.nn.functional.pad(batch.labels[:, 1:], (0, 1), value=IGNORE_LABEL)
     return following != IGNORE_LABEL
 
 
 def split_masks(masks: DecodedMasks, counts: list[int]) -> list[DecodedMasks]:
     """Masks of all prompts -> masks of each answer."""
-    parts = (getattr(masks, field.name).split(counts) for field in fields(masks))
+    parts = (getattr(masks, part.name).split(counts) for part in fields(masks))
     return [DecodedMasks(*row) for row in zip(*parts, strict=True)]

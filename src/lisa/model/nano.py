@@ -294,7 +294,7 @@ class NanoDecoder(nn.Module):
     def attend(self, prompt: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Two-way attention: ``prompt`` [N, D] becomes tokens [N, 3, D] and looks at ``image``.
 
-        The image [N, D, h, w] keeps its shape; the tokens are the mask's, the quality's, the prompt.
+        The image [N, D, h, w] keeps its shape; the tokens are mask, quality and prompt.
         """
         height, width = image.shape[-2:]
         outputs = self.output_tokens.expand(len(prompt), -1, -1)

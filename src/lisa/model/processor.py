@@ -1,14 +1,17 @@
 """Between meaning and tensors, in both directions: ``Example`` -> ``Batch``, answers -> ``Result``.
 
 All image geometry is here: a picture is stretched to the model's square (as SAM 2 does), a mask is
-stretched back to the picture's own size. All text layout is here too. This file refuses to know the
-model's parts, the data sets, and where a picture came from.
+stretched back to the picture's own size. All text layout is here too: what a person writes is text,
+whatever it looks like; only this file writes control tokens. It refuses to know the model's parts,
+the data sets, and where a picture came from.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,6 @@ import torch
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer
 from torch import Tensor
-from torch.nn import functional as F
 
 from lisa.errors import ModelError
 from lisa.example import Example
@@ -24,11 +26,13 @@ from lisa.model.config import SEG_TOKEN, TEACHER_FORCED_ANSWER, LisaConfig
 from lisa.model.interfaces import IGNORE_LABEL, PADDING_SEGMENT, Batch, DecodedMasks, Generated
 from lisa.result import Mask
 
-BEFORE_PICTURE = "<|im_start|>user\n"
-AFTER_PICTURE = "\n"
-BEFORE_ANSWER = "<|im_end|>\n<|im_start|>assistant\n"
+START_OF_TURN = "<|im_start|>"
 END_OF_ANSWER = "<|im_end|>"
+BEFORE_PICTURE = f"{START_OF_TURN}user\n"
+AFTER_PICTURE = "\n"
+BEFORE_ANSWER = f"{END_OF_ANSWER}\n{START_OF_TURN}assistant\n"
 LOW_RES_STRIDE = 4
+BAND_PIXELS = 2**22  # of a full-size mask that are computed at once
 
 
 class LisaProcessor:
@@ -36,30 +40,44 @@ class LisaProcessor:
 
     Args:
         tokenizer: of the language model, with ``[SEG]`` as one token of id ``config.seg_token_id``.
+            From here on it reads control markers in running text as text.
         config: of the model.
 
     Raises:
-        ModelError: ``[SEG]`` is not exactly that one id.
+        ModelError: ``[SEG]`` is not exactly that one id, the chat markers are not there, or text
+            can be mistaken for them.
     """
 
     def __init__(self, tokenizer: Tokenizer, config: LisaConfig) -> None:
         self.tokenizer = tokenizer
         self.config = config
         check_seg_token(tokenizer, config.seg_token_id)
-        self.end_token_id: int = tokenizer.token_to_id(END_OF_ANSWER)
+        tokenizer.encode_special_tokens = True
+        self.control_ids = {
+            marker: marker_id(tokenizer, marker) for marker in (START_OF_TURN, END_OF_ANSWER)
+        }
+        self.end_token_id = self.control_ids[END_OF_ANSWER]
+        self._check_text()
 
     @classmethod
     def from_directory(cls, directory: Path, config: LisaConfig) -> LisaProcessor:
-        """Read ``tokenizer.json`` of a model directory."""
+        """Read ``tokenizer.json`` of a model directory.
+
+        Raises:
+            ModelError: it cannot be read, or does not fit ``config``; the message names the file.
+        """
         path = directory / "tokenizer.json"
         try:
-            return cls(Tokenizer.from_file(str(path)), config)
-        except ModelError:
-            raise
+            tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises bare Exception
+            reason = " ".join(str(error).split())
             raise ModelError(
-                f"cannot read '{path}': expected a tokenizer file ({error})"
+                f"cannot read '{path}': {reason}; expected a tokenizer file"
             ) from error
+        try:
+            return cls(tokenizer, config)
+        except ModelError as error:
+            raise ModelError(f"cannot use '{path}': {error}") from error
 
     # ------------------------------------------------------------------ text
 
@@ -73,41 +91,64 @@ class LisaProcessor:
 
     def question_ids(self, question: str) -> list[int]:
         """A question and the assistant's opening. Control markers in it are read as plain text."""
-        self.tokenizer.encode_special_tokens = True
-        ids = self.tokenizer.encode(question.strip(), add_special_tokens=False).ids
-        return [*ids, *self._template_ids(BEFORE_ANSWER)]
+        return [*self._text_ids(question.strip()), *self._template_ids(BEFORE_ANSWER)]
 
     def answer_ids(self, answer: str) -> list[int]:
-        """An answer with its ``[SEG]`` tokens and the end mark."""
-        return self._template_ids(answer + END_OF_ANSWER)
+        """An answer with its ``[SEG]`` tokens and the end mark; other markers are plain text."""
+        ids: list[int] = []
+        for number, words in enumerate(re.split(rf"\s*{re.escape(SEG_TOKEN)}", answer)):
+            ids += [self.config.seg_token_id] if number else []
+            ids += self._text_ids(words)
+        return [*ids, self.end_token_id]
 
     def phrase_ids(self, phrase: str) -> list[int]:
         """The ids of a name, as they stand in running text."""
-        return self._template_ids(" " + phrase.strip())
+        return self._text_ids(" " + phrase.strip())
 
-    def _template_ids(self, text: str) -> list[int]:
-        self.tokenizer.encode_special_tokens = False
+    def _text_ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
+
+    def _template_ids(self, template: str) -> list[int]:
+        """Chat markers become their tokens, what stands between them is text."""
+        ids: list[int] = []
+        for part in re.split(f"({'|'.join(map(re.escape, self.control_ids))})", template):
+            marker = self.control_ids.get(part)
+            ids += self._text_ids(part) if marker is None else [marker]
+        return ids
+
+    def _check_text(self) -> None:
+        """Nobody can write a control token, and the picture ends where the model expects it to."""
+        for marker, control in {**self.control_ids, SEG_TOKEN: self.config.seg_token_id}.items():
+            if control in self._text_ids(f"a {marker} b"):
+                raise ModelError(
+                    f"the tokenizer reads '{marker}' in text as a control token; "
+                    "expected it to be marked as special"
+                )
+        after_picture = self._text_ids(AFTER_PICTURE)
+        if len(after_picture) != 1:
+            raise ModelError(
+                f"the tokenizer reads a line break as {after_picture}; expected one id"
+            )
 
     # ----------------------------------------------------- examples -> batch
 
     def encode(self, examples: Sequence[Example]) -> Batch:
         """Examples -> one batch; neighbours that share one picture share one row.
 
-        An example with a ``phrase`` has a target: its answer gets one ``[SEG]`` unless ``masks`` say
-        that the target is absent. An example without a phrase only talks.
+        An example with a ``phrase`` has a target: its answer gets one ``[SEG]`` unless ``masks``
+        say that the target is absent. An example without a phrase only talks.
         """
         rows = group_by_image(examples)
-        tokens = [self._encode_row(row) for row in rows]
-        targets = [(n, e) for n, row in enumerate(rows) for e in row if e.phrase]
+        ids, segments, positions, labels = zip(*map(self._encode_row, rows), strict=True)
         batch = Batch(
             pixel_values=self.encode_images([row[0].image for row in rows]),
-            input_ids=pad([t[0] for t in tokens], 0),
-            segments=pad([t[1] for t in tokens], PADDING_SEGMENT),
-            position_ids=pad([t[2] for t in tokens], 0),
-            labels=pad([t[3] for t in tokens], IGNORE_LABEL),
+            input_ids=pad(ids, 0),
+            segments=pad(segments, PADDING_SEGMENT),
+            position_ids=pad(positions, 0),
+            labels=pad(labels, IGNORE_LABEL),
         )
+        targets = [(n, e) for n, row in enumerate(rows) for e in row if e.phrase]
         if targets:
             batch.image_index = torch.tensor([n for n, _ in targets])
             batch.phrase_ids = pad([self.phrase_ids(e.phrase) for _, e in targets], -1)
@@ -117,17 +158,17 @@ class LisaProcessor:
         return batch
 
     def _encode_row(self, examples: Sequence[Example]) -> tuple[list[int], ...]:
+        """Ids, segments, positions and labels of one picture with all its questions."""
         ids = self.prefix_ids()
         start = len(ids)
         segments, positions, labels = [0] * start, list(range(start)), [IGNORE_LABEL] * start
-        for k, example in enumerate(examples, start=1):
-            question, answer = (
-                self.question_ids(example.question),
-                self.answer_ids(spoken_answer(example)),
-            )
+        for number, example in enumerate(examples, start=1):
+            question = self.question_ids(example.question)
+            answer = self.answer_ids(spoken_answer(example))
+            length = len(question) + len(answer)
             ids += question + answer
-            segments += [k] * (len(question) + len(answer))
-            positions += range(start, start + len(question) + len(answer))
+            segments += [number] * length
+            positions += range(start, start + length)
             labels += [IGNORE_LABEL] * len(question) + answer
         return ids, segments, positions, labels
 
@@ -144,32 +185,64 @@ class LisaProcessor:
         return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
     def encode_mask(self, mask: np.ndarray) -> Tensor:
-        """bool [H, W] -> float [S/4, S/4]: the share of each low-resolution pixel that is target."""
+        """bool [H, W] -> float [S/4, S/4]: the share of each low-resolution pixel in the target."""
         side = self.config.image_size // LOW_RES_STRIDE
-        shares = Image.fromarray(mask.astype(np.uint8) * 255).resize(
-            (side, side), Image.Resampling.BOX
-        )
+        grey = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
+        shares = grey.resize((side, side), Image.Resampling.BOX)
         return torch.from_numpy(np.asarray(shares, dtype=np.float32) / 255)
 
     def encode_target(self, example: Example) -> Tensor:
-        """The union of an example's masks as ``encode_mask`` has it; zeros where they are not known."""
+        """The union of an example's masks as ``encode_mask`` has it; zeros where not known."""
         side = self.config.image_size // LOW_RES_STRIDE
         return torch.zeros(side, side) if example.masks is None else self.encode_mask(example.mask)
 
     def decode_mask(self, low_res_mask: Tensor, size: tuple[int, int]) -> np.ndarray:
-        """Logits [S/4, S/4] -> bool [H, W] at the picture's own ``size`` (height, width)."""
-        full = F.interpolate(
-            low_res_mask[None, None].float(), size=size, mode="bilinear", align_corners=False
+        """Logits [S/4, S/4] -> bool [H, W] at the picture's own ``size`` (height, width).
+
+        Bilinear. Beside the mask itself, memory does not grow with the picture's area. A mask whose
+        peak stays under twice the threshold is cut at half its peak: a ``[SEG]`` points somewhere.
+        """
+        logits = low_res_mask.float().cpu()
+        full = np.empty(size, dtype=bool)
+        tall = size[0] >= size[1]  # the longer side is stretched last, band by band
+        stretch_above(
+            logits if tall else logits.T,
+            full if tall else full.T,
+            self._cut(float(logits.max())),
         )
-        return (full[0, 0].sigmoid() > self.config.mask_threshold).cpu().numpy()
+        return full
+
+    def _cut(self, peak: float) -> float:
+        """The logit above which a pixel belongs to the mask, for a mask with this highest logit."""
+        half = torch.tensor(peak).sigmoid().item() / 2
+        threshold = min(self.config.mask_threshold, max(half, 1e-6))
+        return math.log(threshold / (1 - threshold))
 
     # ------------------------------------------------------ answers -> meaning
 
     def decode(self, generated: Generated, size: tuple[int, int]) -> tuple[str, tuple[Mask, ...]]:
-        """An answer -> its text without ``[SEG]``, and one mask for each ``[SEG]``."""
-        raw = self.tokenizer.decode(generated.token_ids, skip_special_tokens=False)
-        text = re.sub(r"\s+", " ", raw.replace(SEG_TOKEN, " ")).strip()
+        """An answer -> its text without ``[SEG]``, and one mask for each ``[SEG]``.
+
+        Args:
+            generated: the answer's ids and masks.
+            size: (height, width) of the picture.
+        """
+        raw = self._read(generated.token_ids)
+        text = " ".join(raw.replace(SEG_TOKEN, " ").split())
+        text = re.sub(r" ([.,;:!?])(?= |$)", r"\1", text)
         return text, self._decode_masks(generated.masks, phrases(raw), size)
+
+    def _read(self, token_ids: Sequence[int]) -> str:
+        """Ids -> text with ``[SEG]`` where its token stands, and nowhere else."""
+        seg_token_id = self.config.seg_token_id
+        parts: list[list[int]] = [[]]
+        for token in token_ids:
+            if token == seg_token_id:
+                parts.append([])
+            else:
+                parts[-1].append(token)
+        texts = [self.tokenizer.decode(part, skip_special_tokens=True) for part in parts]
+        return SEG_TOKEN.join(text.replace(SEG_TOKEN, " ") for text in texts)
 
     def _decode_masks(
         self, masks: DecodedMasks, names: list[str], size: tuple[int, int]
@@ -179,8 +252,15 @@ class LisaProcessor:
         return tuple(Mask(*parts) for parts in zip(decoded, names, scores, strict=True))
 
 
+# --------------------------------------------------------------------- tokens
+
+
 def check_seg_token(tokenizer: Tokenizer, seg_token_id: int) -> None:
-    """``[SEG]`` must be one id, and that id must read ``[SEG]``; anything else scores near zero."""
+    """``[SEG]`` must be one id, and that id must read ``[SEG]``; anything else scores near zero.
+
+    Raises:
+        ModelError: it is not.
+    """
     tokenizer.encode_special_tokens = False
     ids = tokenizer.encode(SEG_TOKEN, add_special_tokens=False).ids
     if ids != [seg_token_id]:
@@ -189,17 +269,32 @@ def check_seg_token(tokenizer: Tokenizer, seg_token_id: int) -> None:
         )
 
 
+def marker_id(tokenizer: Tokenizer, marker: str) -> int:
+    """The id of a control token.
+
+    Raises:
+        ModelError: the tokenizer has no such token.
+    """
+    token_id = tokenizer.token_to_id(marker)
+    if token_id is None:
+        raise ModelError(f"the tokenizer has no token '{marker}'; expected that of a chat model")
+    return token_id
+
+
 def add_seg_token(tokenizer: Tokenizer) -> int:
     """Give a language model's tokenizer the new token; returns its id."""
     tokenizer.add_special_tokens(
         [AddedToken(SEG_TOKEN, lstrip=True, normalized=False, special=True)]
     )
-    return int(tokenizer.token_to_id(SEG_TOKEN))
+    return marker_id(tokenizer, SEG_TOKEN)
+
+
+# ---------------------------------------------------------------------- words
 
 
 def phrases(raw_answer: str) -> list[str]:
     """What the answer calls each mask: the words before its ``[SEG]``, without article and stop."""
-    spoken = raw_answer.split(SEG_TOKEN)[:-1]
+    spoken = [" ".join(words.split()) for words in raw_answer.split(SEG_TOKEN)[:-1]]
     return [
         re.sub(r"^(and |, )*(the |a |an )?", "", words.strip(" .,:;"), flags=re.IGNORECASE)
         for words in spoken
@@ -208,13 +303,7 @@ def phrases(raw_answer: str) -> list[str]:
 
 def group_by_image(examples: Sequence[Example]) -> list[list[Example]]:
     """Runs of neighbours that hold the same picture object."""
-    rows: list[list[Example]] = []
-    for example in examples:
-        if rows and rows[-1][0].image is example.image:
-            rows[-1].append(example)
-        else:
-            rows.append([example])
-    return rows
+    return [list(row) for _, row in groupby(examples, key=lambda example: id(example.image))]
 
 
 def is_present(example: Example) -> bool:
@@ -223,8 +312,11 @@ def is_present(example: Example) -> bool:
 
 
 def spoken_answer(example: Example) -> str:
-    """The answer with its ``[SEG]``; an example that names a present target and says nothing says "[SEG]."."""
-    answer = example.answer or ""
+    """The answer with one ``[SEG]`` at its end, or with none where no target is present.
+
+    An example with a present target that says nothing says "[SEG].".
+    """
+    answer = " ".join((example.answer or "").replace(SEG_TOKEN, " ").split())
     if not is_present(example):
         return answer
     return f"{answer} {SEG_TOKEN}" if answer else TEACHER_FORCED_ANSWER
@@ -234,3 +326,40 @@ def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     """Lists of different lengths -> [rows, longest], filled with ``value`` on the right."""
     length = max(len(row) for row in rows)
     return torch.tensor([[*row, *[value] * (length - len(row))] for row in rows])
+
+
+# ------------------------------------------------------------------- geometry
+
+
+def stretch_above(logits: Tensor, full: np.ndarray, threshold: float) -> None:
+    """Stretch ``logits`` [h, w] to the shape of ``full`` [H, W]; write where they are above.
+
+    The same places as ``interpolate(mode="bilinear", align_corners=False)``, one band of rows after
+    the other, so that only ``full`` is as large as the picture. W must not be longer than H.
+    """
+    height, width = full.shape
+    left, right, share = neighbours(range(width), width, logits.shape[1])
+    columns = torch.lerp(logits[:, left], logits[:, right], share)  # [h, W]
+    for rows in bands(height, max(1, BAND_PIXELS // width)):
+        above, below, share = neighbours(rows, height, logits.shape[0])
+        band = torch.lerp(columns[above], columns[below], share[:, None])  # [rows, W]
+        full[rows.start : rows.stop] = (band > threshold).numpy()
+
+
+def neighbours(targets: range, length: int, source_length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Where pixels ``targets`` of a line of ``length`` fall on one of ``source_length``.
+
+    Returns:
+        For each the pixel before, the pixel after, and how far (0 to 1) it is on the way to that.
+    """
+    centres = torch.arange(targets.start, targets.stop, dtype=torch.float64) + 0.5
+    places = (centres * source_length / length - 0.5).clamp(0, source_length - 1)
+    before = places.floor().long()
+    after = (before + 1).clamp(max=source_length - 1)
+    return before, after, (places - before).float()
+
+
+def bands(length: int, size: int) -> Iterator[range]:
+    """0 to ``length`` in steps of ``size``."""
+    for start in range(0, length, size):
+        yield range(start, min(start + size, length))

@@ -15,15 +15,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DynamicCache, LlamaForCausalLM
 
+from lisa.errors import ModelError
 from lisa.model.config import LisaConfig
 from lisa.model.interfaces import PADDING_SEGMENT, PICTURE_SEGMENT, Batch
 from lisa.model.nano import IMAGENET_CLASSES, FourierPosition, ImageFeatures, here_logits
 
 
 class NamePrompt(nn.Module):
-    """Mean input embedding of a name's tokens [.., H] -> a prompt [.., P], without a language model.
+    """Mean input embedding of a name's tokens [.., H] -> a prompt [.., P].
 
-    It trains the eyes before the mind is there, and it turns the bank of concept names into prompts.
+    No layer of the language model is needed. It trains the eyes before the mind is there, and it
+    turns the bank of concept names into prompts.
     """
 
     def __init__(self, hidden_size: int, prompt_size: int) -> None:
@@ -95,7 +97,7 @@ class SemanticProjector(nn.Module):
 
 @dataclass
 class Prefix:
-    """Keys and values of a picture's tokens at every layer, to be shared by all questions about it."""
+    """Keys and values of a picture's tokens at every layer, shared by all questions about it."""
 
     layers: list[tuple[Tensor, Tensor]]  # per layer [B, heads, V, head size]
 
@@ -116,11 +118,19 @@ class NanoVlm(nn.Module):
 
     The token's input and output embeddings are two vectors of their own, so that the language
     model's table stays as it was.
+
+    Raises:
+        ModelError: ``[SEG]`` is not the token after the language model's own.
     """
 
     def __init__(self, config: LisaConfig) -> None:
         super().__init__()
         self.language = LlamaForCausalLM(config.language_config())
+        if config.seg_token_id != self.language.config.vocab_size:
+            raise ModelError(
+                f"seg_token_id is {config.seg_token_id}; expected {self.language.config.vocab_size}"
+                ", the one after the language model's own tokens"
+            )
         self.hidden_size: int = self.language.config.hidden_size
         self.seg_token_id = config.seg_token_id
         self.projector = SemanticProjector(config, self.hidden_size)
@@ -130,7 +140,7 @@ class NanoVlm(nn.Module):
     @property
     def vocabulary(self) -> Tensor:
         """The language model's own input embeddings [vocabulary, H]."""
-        return self.language.get_input_embeddings().weight
+        return self.language.model.embed_tokens.weight
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Input embeddings [.., H] of ids, ``[SEG]`` included."""
@@ -149,10 +159,11 @@ class NanoVlm(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits [.., vocabulary + 1]; the last one is ``[SEG]``."""
-        return torch.cat([hidden @ self.vocabulary.T, (hidden @ self.seg_output)[..., None]], -1)
+        known = self.language.lm_head(hidden)
+        return torch.cat([known, (hidden @ self.seg_output)[..., None]], -1)
 
     def hidden_states(self, batch: Batch, visual: Tensor) -> Tensor:
-        """Last hidden states [B, T, H]; the visual tokens [B, V, H] replace the picture's places."""
+        """Last hidden states [B, T, H]; visual tokens [B, V, H] replace the picture's places."""
         embeddings = self.embed(batch.input_ids)
         places = visual_places(batch.segments, visual.shape[1])
         embeddings = embeddings.masked_scatter(places[..., None], visual.to(embeddings.dtype))
@@ -164,18 +175,25 @@ class NanoVlm(nn.Module):
         ).last_hidden_state
 
     def encode_prefix(self, prefix_ids: Tensor, visual: Tensor) -> Prefix:
-        """Run the picture's part of a row once: ``prefix_ids`` [B, V + ...], ``visual`` [B, V, H]."""
+        """Run the picture's part of a row once: ids [B, V + ...], visual tokens [B, V, H]."""
         embeddings = self.embed(prefix_ids)
         places = visual_places(torch.zeros_like(prefix_ids), visual.shape[1])
         embeddings = embeddings.masked_scatter(places[..., None], visual.to(embeddings.dtype))
         cache = DynamicCache()
         self.language.model(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
-        return Prefix([(layer.keys, layer.values) for layer in cache.layers])
+        return Prefix([(keys, values) for keys, values, *_ in cache])
 
     def step(
         self, input_ids: Tensor, cache: DynamicCache, mask: Tensor, positions: Tensor
     ) -> Tensor:
-        """Hidden states [N, t, H] of new tokens [N, t] after what ``cache`` holds; ``mask`` [N, all]."""
+        """Hidden states [N, t, H] of new tokens [N, t] that follow what ``cache`` holds.
+
+        Args:
+            input_ids: [N, t].
+            cache: grows by the new tokens.
+            mask: bool [N, cached + t], False on padding.
+            positions: [N, t].
+        """
         return self.language.model(
             inputs_embeds=self.embed(input_ids),
             past_key_values=cache,
@@ -186,7 +204,7 @@ class NanoVlm(nn.Module):
 
 
 def visual_places(segments: Tensor, count: int) -> Tensor:
-    """True [B, T] at the last ``count`` but one of the picture's places: a line break follows them."""
+    """True [B, T] where the picture's ``count`` visual tokens go: before its last token."""
     length = (segments == PICTURE_SEGMENT).sum(1, keepdim=True)
     index = torch.arange(segments.shape[1], device=segments.device)
     return (index >= length - 1 - count) & (index < length - 1)
@@ -194,12 +212,8 @@ def visual_places(segments: Tensor, count: int) -> Tensor:
 
 def segment_mask(segments: Tensor) -> Tensor:
     """Who may look at whom, [B, 1, T, T]: causal, the picture and one's own question only."""
-    looks, seen = segments[:, :, None], segments[:, None, :]
-    causal = torch.ones(
-        segments.shape[1], segments.shape[1], dtype=torch.bool, device=segments.device
-    )
-    allowed = (
-        ((seen == PICTURE_SEGMENT) | (seen == looks)) & (seen != PADDING_SEGMENT) & causal.tril()
-    )
-    itself = torch.eye(segments.shape[1], dtype=torch.bool, device=segments.device)
-    return (allowed | itself)[:, None]
+    looks, seen = segments[:, :, None], segments[:, None, :]  # [B, T, 1], [B, 1, T]
+    related = ((seen == PICTURE_SEGMENT) | (seen == looks)) & (seen != PADDING_SEGMENT)
+    place = torch.arange(segments.shape[1], device=segments.device)
+    causal, itself = place[:, None] >= place, place[:, None] == place  # [T, T]
+    return (related & causal | itself)[:, None]

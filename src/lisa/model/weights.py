@@ -177,8 +177,8 @@ def check_complete(
         ModelError: names the first key that is not so, and the directory.
     """
     problems = [
-        *listed("missing", expected.keys() - state.keys()),
-        *listed("unexpected", state.keys() - expected.keys()),
+        *listed("is missing", expected.keys() - state.keys(), expected),
+        *listed("is unexpected", state.keys() - expected.keys(), {}),
         *(
             f"'{key}' has {described(state[key])}; expected {described(expected[key])}"
             for key in sorted(expected.keys() & state.keys())
@@ -187,9 +187,7 @@ def check_complete(
     ]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ModelError(
-            f"the weights in '{directory}' do not fit config.json: {problems[0]}{more}"
-        )
+        raise ModelError(f"the weights in '{directory}' do not fit: {problems[0]}{more}")
 
 
 def described(tensor: Tensor) -> str:
@@ -202,6 +200,9 @@ def dtype_name(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def listed(what: str, keys: Iterable[str]) -> list[str]:
+def listed(what: str, keys: Iterable[str], expected: Mapping[str, Tensor]) -> list[str]:
     """One problem per key."""
-    return [f"'{key}' is {what}" for key in sorted(keys)]
+    return [
+        f"'{key}' {what}; expected {described(expected[key]) if key in expected else 'no such key'}"
+        for key in sorted(keys)
+    ]

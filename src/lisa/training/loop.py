@@ -14,20 +14,24 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _IncompatibleKeys
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
+from lisa.errors import ModelError
 from lisa.example import Example
 from lisa.model.interfaces import Batch
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import LisaProcessor
+from lisa.model.weights import read_file
 
 Losses = dict[str, Tensor]
 
 
 class Task(nn.Module):
     """A model and what is trained of it; ``forward(batch)`` gives named losses that add up."""
+
+    _keys_to_ignore_on_save = None  # Trainer asks for it when it resumes
 
     def __init__(self, model: LisaModel, trainable: Sequence[nn.Module | nn.Parameter]) -> None:
         super().__init__()
@@ -47,9 +51,26 @@ class Task(nn.Module):
         """Nothing here has two modes: batch norms keep their statistics, there is no dropout."""
         return super().train(False)
 
+    def load_state_dict(
+        self, state: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load what is trained; all of it must be there."""
+        missing = self.trained_names() - state.keys()
+        unexpected = state.keys() - self.trained_names()
+        if missing or unexpected:
+            raise ModelError(
+                f"the checkpoint does not fit the task: '{sorted(missing | unexpected)[0]}' differs"
+            )
+        super().load_state_dict(state, strict=False, assign=assign)
+        return _IncompatibleKeys([], [])
+
+    def trained_names(self) -> set[str]:
+        """Names of the parameters that are trained."""
+        return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Only what is trained."""
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        trained = self.trained_names()
         state = super().state_dict(*args, **kwargs)
         return {k: v.contiguous() for k, v in state.items() if k in trained}
 
@@ -106,7 +127,9 @@ class Validation(TrainerCallback):
         if self.trainer and (
             state.global_step % self.every == 0 or state.global_step == state.max_steps
         ):
+            losses_are_due = control.should_log
             self.trainer.log(self.measure())
+            control.should_log = losses_are_due  # Trainer takes any log for theirs
 
 
 def run_stage(
@@ -121,6 +144,10 @@ def run_stage(
     measure: Callable[[], dict[str, float]] | None = None,
 ) -> list[dict[str, float]]:
     """Train; returns the log. A run that was stopped goes on from its last checkpoint."""
+    stopped = last_checkpoint(out)
+    if stopped and steps_of(stopped) >= schedule.steps:  # Trainer would take one step more
+        task.load_state_dict(read_file(stopped / "model.safetensors"))
+        return TrainerState.load_from_json(str(stopped / "trainer_state.json")).log_history
 
     def collate(rows: list[list[Example]]) -> dict[str, Batch]:
         return {"batch": processor.encode([example for row in rows for example in row])}
@@ -136,7 +163,7 @@ def run_stage(
         max_grad_norm=1.0,
         save_steps=schedule.save_every,
         save_total_limit=2,
-        logging_steps=20,
+        logging_steps=min(20, schedule.steps),
         report_to=["tensorboard"],
         remove_unused_columns=False,
         dataloader_num_workers=1,
@@ -154,13 +181,24 @@ def run_stage(
     )
     if validation:
         validation.trainer = trainer
-    trainer.train(resume_from_checkpoint=has_checkpoint(out))
+    trainer.train(resume_from_checkpoint=str(stopped) if stopped else None)
     return list(trainer.state.log_history)
 
 
 def has_checkpoint(out: Path) -> bool:
     """Whether a stopped run left something to go on from."""
-    return out.is_dir() and get_last_checkpoint(str(out)) is not None
+    return last_checkpoint(out) is not None
+
+
+def last_checkpoint(out: Path) -> Path | None:
+    """The last checkpoint that was written to its end: its state file is written last."""
+    complete = [path.parent for path in out.glob("checkpoint-*/trainer_state.json")]
+    return max(complete, key=steps_of, default=None)
+
+
+def steps_of(checkpoint: Path) -> int:
+    """After how many steps a checkpoint was written: it is called ``checkpoint-STEPS``."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def warm_up(
@@ -174,4 +212,4 @@ def warm_up(
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
-    return float(value)
+    return float(value.detach())

@@ -92,6 +92,11 @@ def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def prompt_loss(prompts: Tensor, taught: Tensor) -> Tensor:
-    """How far ``[SEG]`` prompts [M, P] are from those of their targets' names, in their scale."""
+    """How far ``[SEG]`` prompts [M, P] are from those of their targets' names, in their scale.
+
+    0 when there are none: every question of a batch may be about something absent.
+    """
+    if not len(prompts):
+        return prompts.sum() * 0
     scale = taught.pow(2).mean(-1, keepdim=True).clamp(min=1e-6)
     return ((prompts - taught).pow(2) / scale).mean()

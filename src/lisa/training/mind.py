@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -15,20 +16,27 @@ import numpy as np
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from PIL import Image
+from torch import Tensor
 
 from lisa.data.imagenet import imagenet_classes
 from lisa.data.knowledge import Thing, things
 from lisa.data.mixture import Photos
 from lisa.data.photos import LabelledPhotos, Region, Scene, crop, recolour, whole
-from lisa.data.prompts import NAMING_QUESTIONS, choose, name_question
+from lisa.data.prompts import (
+    NAMING_QUESTIONS,
+    choose,
+    name_question,
+    other_words,
+    present_answer,
+)
 from lisa.data.reasonseg import ReasonSeg
 from lisa.data.tasks import Asker, Target, example, label_example, pick
 from lisa.example import Example
 from lisa.model.interfaces import Batch
 from lisa.model.lisa import LisaModel
-from lisa.model.processor import LisaProcessor
+from lisa.model.processor import LisaProcessor, is_present, pad
 from lisa.predict import Segmenter
-from lisa.training.loop import Losses, Task
+from lisa.training.loop import Losses, Task, warm_up
 from lisa.training.loss import MaskLossWeights, answer_loss, mask_loss, prompt_loss
 
 LORA = LoraConfig(
@@ -39,6 +47,8 @@ LORA = LoraConfig(
 )
 LABELLED_FOLDERS = ("imagelevel_imagenet1000", "imagelevel_caltech101")
 REASONING_SHARE = 0.25  # of pictures that come from the reasoning samples
+OPENING = 5  # tokens of the assistant's turn before its first word
+SILENT_SHARE = 0.1  # of answers that point without naming
 LABELLED_SHARE = 0.15  # of pictures with a label and no mask
 
 
@@ -98,6 +108,52 @@ class MindTask(Task):
         return losses
 
 
+def learn_to_name(model: LisaModel, processor: LisaProcessor, steps: int = 500) -> float:
+    """Teach the head names without pictures: what follows "The cup." becomes the prompt of "cup".
+
+    The language model is not changed; the prompts are those that the eyes learnt.
+    """
+    phrases = sorted({*all_names(), *model.config.concepts})
+    hidden = torch.cat(
+        [named_states(model, processor, phrases[n : n + 64]) for n in range(0, len(phrases), 64)]
+    )
+    with torch.no_grad():
+        phrase_ids = pad([processor.phrase_ids(phrase) for phrase in phrases], -1)
+        taught = model.phrase_prompts(phrase_ids.to(model.device))
+    order = torch.Generator().manual_seed(0)
+
+    def loss() -> Tensor:
+        some = torch.randint(len(phrases), (512,), generator=order)
+        return prompt_loss(model.head(hidden[some]), taught[some])
+
+    model.head.requires_grad_(True)
+    return warm_up(list(model.head.parameters()), loss, steps, 2e-3)
+
+
+@torch.no_grad()
+def named_states(model: LisaModel, processor: LisaProcessor, phrases: Sequence[str]) -> Tensor:
+    """States [N, H] of the language model at the end of "The {phrase}.", where ``[SEG]`` comes."""
+    ids = [
+        processor.question_ids(phrase)[-OPENING:]
+        + processor.answer_ids(present_answer(phrase))[:-1]
+        for phrase in phrases
+    ]
+    padded = pad(ids, 0).to(model.device)
+    lengths = torch.tensor([len(row) for row in ids], device=model.device)
+    places = torch.arange(padded.shape[1], device=model.device)
+    known = (places < lengths[:, None]).long()
+    states = model.vlm.language.model(
+        inputs_embeds=model.vlm.embed(padded), attention_mask=known, use_cache=False
+    ).last_hidden_state
+    return states[torch.arange(len(ids), device=model.device), lengths - 1]
+
+
+def all_names() -> set[str]:
+    """Every name, synonym and kind of the everyday things."""
+    known = [word for thing in things().values() for word in (thing.name, *thing.synonyms)]
+    return {*known, *(word for words in other_words().values() for word in words)}
+
+
 def mind_stream(
     root: Path, photos: Photos, side: int, count: int, reasoning: bool
 ) -> Callable[[np.random.Generator], list[Example]]:
@@ -111,7 +167,7 @@ def mind_stream(
     ]
     samples = ReasonSeg(root / "reasonseg_nano", "train239") if reasoning else None
 
-    def make(random: np.random.Generator) -> list[Example]:
+    def draw(random: np.random.Generator) -> list[Example]:
         source = random.random()
         if samples is not None and source < REASONING_SHARE:
             return reasoning_sample(samples, int(random.integers(len(samples))), random, side)
@@ -120,7 +176,16 @@ def mind_stream(
             return labelled_sample(folder, knowledge, reasoning, random, side)
         return asker.ask(photos.draw(random, side), random, count)
 
+    def make(random: np.random.Generator) -> list[Example]:
+        return [sometimes_silent(example, random) for example in draw(random)]
+
     return make
+
+
+def sometimes_silent(example: Example, random: np.random.Generator) -> Example:
+    """One answer in ten about something present only points, as in the paper's evaluation."""
+    silent = random.random() < SILENT_SHARE and is_present(example)
+    return replace(example, answer="") if silent else example
 
 
 def reasoning_sample(
@@ -130,7 +195,7 @@ def reasoning_sample(
     sample, texts = samples[index], samples.questions(index)
     pixels, mask = np.asarray(sample.image), sample.mask
     if random.random() < 0.5 and not re.search(
-        r"\b(left|right)\b", " ".join([*texts, sample.phrase])
+        r"\b(left|right)\b", " ".join([*texts, sample.phrase]), re.IGNORECASE
     ):
         pixels, mask = pixels[:, ::-1], mask[:, ::-1]
     scene = Scene(recolour(pixels, random), (Region(sample.phrase, mask),), (), False)

@@ -10,6 +10,7 @@ sizes; what a stage teaches stands in its own file.
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from lisa.data.imagenet import imagenet_classes
 from lisa.data.mixture import Photos, Stream
+from lisa.data.reasonseg import ReasonSeg
 from lisa.errors import DataError, LisaError
 from lisa.model.build import EMBEDDED, model_directory, pick_device, read_config
 from lisa.model.convert import mean_name_embeddings, write_config
@@ -32,6 +34,7 @@ from lisa.training.mind import (
     MindTask,
     held_out_questions,
     iou_by_question,
+    learn_to_name,
     mind_sources,
     mind_stream,
 )
@@ -41,7 +44,7 @@ STAGES = ("eyes", "mind")
 FROZEN_FILES = ("language-embeddings", "language-layers-1", "language-layers-2", "tower")
 EYES = Schedule(steps=2500, pictures=16, learning_rate=1e-3, save_every=250)
 MIND = Schedule(
-    steps=450, pictures=6, learning_rate=5e-4, warmup=20, weight_decay=0.0, save_every=75
+    steps=270, pictures=6, learning_rate=5e-4, warmup=20, weight_decay=0.0, save_every=90
 )
 EYES_SIDE = 256  # pixels; crops are seen closer than whole pictures will be
 EYES_NAMES = 4  # asked of a picture
@@ -88,22 +91,26 @@ def train(
         out: checkpoints, TensorBoard files, ``report.html`` and ``model/``.
         seed: of initial weights and of the stream of samples.
         device: "cpu", "cuda" ...; None takes a GPU if there is one.
-        resume: go on from what ``out`` holds; False starts anew.
-        stage: only this one of ``STAGES``.
+        resume: go on from what ``out`` holds; False starts anew, or ``stage`` and what follows it.
+        stage: only this one of ``STAGES``, after the finished ones before it.
         steps_scale: multiplies the number of steps of each stage.
         reasoning: False keeps every implicit question out (the paper's zero-shot model).
 
     Raises:
-        DataError: ``data`` does not hold the training data. LisaError: no such stage.
+        DataError: ``data`` does not hold the training data. LisaError: no such stage, or one before
+            it is not finished.
     """
     check_request(data, stage, steps_scale)
     run = Run(data, out, seed, pick_device(device), resume, steps_scale, reasoning)
-    if not resume:
-        shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
     photos = Photos(data)
+    if reasoning and stage != "eyes":
+        ReasonSeg(data / "reasonseg_nano", "train239")  # a broken sample stops the run here
+    if not resume:
+        forget(out, stage)
+    out.mkdir(parents=True, exist_ok=True)
+    wanted = wanted_stages(out, stage)
     model, processor = starting_model(photos, seed)
-    for name in [stage] if stage else STAGES:
+    for name in wanted:
         run_or_reload(name, run, photos, model, processor)
     finished = write_model(model, processor, run, photos)
     write_report(finished, data, out)
@@ -118,8 +125,27 @@ def check_request(data: Path, stage: str | None, steps_scale: float) -> None:
         )
     if stage is not None and stage not in STAGES:
         raise LisaError(f"there is no stage '{stage}'; expected one of {', '.join(STAGES)}")
-    if steps_scale <= 0:
+    if not 0 < steps_scale < math.inf:
         raise LisaError(f"steps-scale is {steps_scale}; expected more than 0")
+
+
+def forget(out: Path, stage: str | None) -> None:
+    """Remove what ``stage`` and the stages after it (None: all stages) left in ``out``."""
+    for name in STAGES[STAGES.index(stage) :] if stage else STAGES:
+        shutil.rmtree(out / name, ignore_errors=True)
+        (out / f"{name}.safetensors").unlink(missing_ok=True)
+
+
+def wanted_stages(out: Path, stage: str | None) -> tuple[str, ...]:
+    """The stage asked for after those it builds on, which must be finished; None: all stages."""
+    if stage is None:
+        return STAGES
+    earlier = STAGES[: STAGES.index(stage)]
+    for name in earlier:
+        finished = out / f"{name}.safetensors"
+        if not finished.is_file():
+            raise LisaError(f"stage '{stage}' goes on from '{finished}'; expected it to be there")
+    return *earlier, stage
 
 
 def starting_model(photos: Photos, seed: int) -> tuple[LisaModel, LisaProcessor]:
@@ -185,6 +211,8 @@ def train_mind(
     task: Task, run: Run, photos: Photos, model: LisaModel, processor: LisaProcessor
 ) -> None:
     """Questions to answers and masks."""
+    if not has_checkpoint(run.out / "mind"):
+        learn_to_name(model, processor)
     make = mind_stream(run.data, photos, model.config.image_size, MIND_QUESTIONS, run.reasoning)
     asked = held_out_questions(run.data, run.reasoning)
     run_stage(

@@ -1,0 +1,383 @@
+"""The stage "mind" on a tiny model: what it trains, what it is asked, what it never sees."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from torch import Tensor
+
+from lisa.data.knowledge import things
+from lisa.data.mixture import Photos, Stream
+from lisa.data.photos import LabelledPhotos
+from lisa.data.reasonseg import ReasonSeg
+from lisa.errors import DataError
+from lisa.example import Example
+from lisa.model.interfaces import Batch
+from lisa.model.lisa import LisaModel
+from lisa.model.processor import LisaProcessor
+from lisa.training import mind
+from lisa.training.loss import answer_loss, mask_loss, prompt_loss
+from lisa.training.mind import (
+    LORA,
+    MindTask,
+    everyday_names,
+    held_out_questions,
+    iou,
+    iou_by_question,
+    labelled_sample,
+    mind_sources,
+    mind_stream,
+    reasoning_sample,
+)
+from tiny_model import tiny_model
+from training_data import IMPLICIT, SIDE, write_training_data
+
+SAMPLES = 200  # to look through for questions that must, or must not, be there
+QUESTIONS = 3
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_training_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def built() -> tuple[LisaModel, LisaProcessor]:
+    return tiny_model()
+
+
+def stream(data: Path, reasoning: bool = True, seed: int = 0) -> Stream:
+    make = mind_stream(data, Photos(data), SIDE, QUESTIONS, reasoning)
+    return Stream(make, SAMPLES, seed)
+
+
+def repeated_batch(data: Path, processor: LisaProcessor, pictures: int = 3) -> Batch:
+    samples = stream(data)
+    return processor.encode([example for i in range(pictures) for example in samples[i]])
+
+
+def learn(task: MindTask, batch: Batch, steps: int) -> list[float]:
+    """Adam on one batch; the total loss before each step."""
+    optimizer = torch.optim.AdamW(task.parameter_groups(3e-3))
+    losses = []
+    for _ in range(steps):
+        loss = sum(task(batch).values(), torch.zeros(()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def names_of(tensors: dict[str, Tensor], *marks: str) -> set[str]:
+    return {name for name in tensors if any(mark in name for mark in marks)}
+
+
+# The task
+
+
+def test_ten_steps_on_one_batch_lower_the_loss(
+    built: tuple[LisaModel, LisaProcessor], data: Path
+) -> None:
+    model, processor = built
+    losses = learn(MindTask(model), repeated_batch(data, processor), 10)
+    assert losses[-1] < 0.95 * losses[0]
+
+
+def test_language_tower_and_name_prompts_stay_bitwise_what_they_were(
+    built: tuple[LisaModel, LisaProcessor], data: Path
+) -> None:
+    model, processor = built
+    task = MindTask(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    task.train()
+    learn(task, repeated_batch(data, processor), 2)
+    after = model.state_dict()
+    moved = {name for name in after if not after[name].equal(before[name])}
+    trained = {name for name, value in model.named_parameters() if value.requires_grad}
+    assert moved <= trained
+    frozen = names_of(after, "base_layer", "embed_tokens", "decoder.tower.", "name_prompt", "_keys")
+    assert len(frozen) > 100 and not moved & frozen
+    assert names_of(after, "lora_B", "seg_output", "head.layers", "hypernetwork") <= moved
+
+
+def test_state_dict_holds_only_what_is_trained(built: tuple[LisaModel, LisaProcessor]) -> None:
+    task = MindTask(built[0])
+    state = task.state_dict()
+    assert state.keys() == {name for name, value in task.named_parameters() if value.requires_grad}
+    assert names_of(state, "lora_A") and names_of(state, "seg_input")
+    assert not names_of(state, "base_layer", "tower", "name_prompt", "embed_tokens")
+
+
+def test_a_fresh_adapter_changes_no_answer(
+    built: tuple[LisaModel, LisaProcessor], data: Path
+) -> None:
+    model, processor = built
+    batch = repeated_batch(data, processor, 1)
+    with torch.no_grad():
+        before = model(batch).logits
+        MindTask(model)
+        after = model(batch).logits
+    torch.testing.assert_close(after, before)
+
+
+def test_every_linear_map_of_the_language_model_is_adapted(
+    built: tuple[LisaModel, LisaProcessor],
+) -> None:
+    model = built[0]
+    MindTask(model)
+    layers = len(model.vlm.language.model.layers)
+    factors = names_of(dict(model.named_parameters()), "lora_A")
+    assert len(factors) == layers * len(LORA.target_modules or ())
+
+
+def test_the_decoder_learns_more_slowly(built: tuple[LisaModel, LisaProcessor]) -> None:
+    task = MindTask(built[0], decoder_rate=0.25)
+    rates = {
+        id(parameter): group["lr"]
+        for group in task.parameter_groups(4e-3)
+        for parameter in group["params"]  # type: ignore[attr-defined]
+    }
+    trained = {name: p for name, p in task.named_parameters() if p.requires_grad}
+    assert len(rates) == len(trained)
+    for name, parameter in trained.items():
+        assert rates[id(parameter)] == (1e-3 if "model.decoder." in name else 4e-3)
+
+
+def test_losses_are_those_of_the_answer_the_prompts_and_the_known_masks(
+    built: tuple[LisaModel, LisaProcessor],
+) -> None:
+    model, processor = built
+    task = MindTask(model)
+    batch = processor.encode(kinds_of_examples())
+    with torch.no_grad():
+        actual = task(batch)
+        output = model(batch)
+        taught = model.phrase_prompts(batch.phrase_ids)
+    assert batch.labels is not None and batch.masks is not None
+    assert len(output.seg_prompts) == 2  # the cat and the unseen dog; no cup
+    expected = {"text": answer_loss(output.logits, batch.labels)}
+    expected["prompt"] = prompt_loss(output.seg_prompts, taught[[0, 2]])
+    expected |= mask_loss(output.masks.select(torch.tensor([0])), batch.masks[[0]], task.weights)
+    assert {k: v.item() for k, v in actual.items()} == pytest.approx(
+        {k: v.item() for k, v in expected.items()}, rel=1e-5
+    )
+
+
+def kinds_of_examples() -> list[Example]:
+    """About one picture: a present target, an absent one, one of unknown place, and mere talk."""
+    picture = PIL.Image.new("RGB", (SIDE, SIDE), "gray")
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[:30, :20] = True
+    cat = Example(picture, "Where is the cat?", "The cat.", mask[None], phrase="cat")
+    nothing = np.zeros((0, SIDE, SIDE), bool)
+    cup = replace(cat, question="a cup", answer="There is no cup.", masks=nothing, phrase="cup")
+    dog = replace(cat, question="Who barks?", answer="The dog.", masks=None, phrase="dog")
+    talk = Example(picture, "What can you see?", "A cat.")
+    return [cat, cup, dog, talk]
+
+
+@pytest.mark.parametrize(
+    ("kept", "parts"),
+    [
+        ([1], {"text", "prompt"}),
+        ([2], {"text", "prompt"}),
+        ([3], {"text"}),
+        ([1, 3], {"text", "prompt"}),
+    ],
+    ids=["absent", "unknown place", "talk", "absent and talk"],
+)
+def test_a_batch_without_a_mask_has_finite_losses(
+    built: tuple[LisaModel, LisaProcessor], kept: list[int], parts: set[str]
+) -> None:
+    model, processor = built
+    examples = kinds_of_examples()
+    losses = MindTask(model)(processor.encode([examples[n] for n in kept]))
+    total = sum(losses.values(), torch.zeros(()))
+    total.backward()
+    assert losses.keys() == parts
+    assert torch.isfinite(total)
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+# What it is asked
+
+
+def content(example: Example) -> tuple[str, str | None, bytes, bytes]:
+    mask = b"unknown" if example.masks is None else example.mask.tobytes()
+    return example.question, example.answer, example.image.tobytes(), mask
+
+
+def test_the_same_seed_and_number_give_the_same_sample(data: Path) -> None:
+    first, second, other = stream(data), stream(data), stream(data, seed=1)
+    for index in (5, 0, 3):
+        assert [*map(content, first[index])] == [*map(content, second[index])]
+    assert [*map(content, first[5])] != [*map(content, other[5])]
+
+
+def questions(data: Path, reasoning: bool) -> set[str]:
+    samples = stream(data, reasoning)
+    return {example.question for index in range(SAMPLES) for example in samples[index]}
+
+
+def implicit_questions() -> set[str]:
+    known = {text for thing in things().values() for _, text in thing.questions}
+    return known | set(IMPLICIT["train239"])
+
+
+def test_with_reasoning_questions_of_each_origin_are_asked(data: Path) -> None:
+    asked = questions(data, reasoning=True)
+    assert set(IMPLICIT["train239"]) <= asked
+    assert len(asked & implicit_questions()) > 10
+    assert "Where is the banana?" in asked or "Show me the banana." in asked  # a labelled photo
+
+
+def test_without_reasoning_no_implicit_question_is_asked(data: Path) -> None:
+    asked = questions(data, reasoning=False)
+    assert len(asked) > 20
+    assert not asked & implicit_questions()
+
+
+def test_without_reasoning_its_samples_need_not_be_there(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data / "photos", tmp_path / "photos")
+    assert stream(tmp_path, reasoning=False)[0]
+    with pytest.raises(DataError, match="train239"):
+        stream(tmp_path, reasoning=True)
+
+
+def test_sources_say_what_was_seen(data: Path) -> None:
+    labelled = ["imagelevel_imagenet1000"]
+    assert mind_sources(data, reasoning=False) == labelled
+    assert mind_sources(data, reasoning=True) == [*labelled, "knowledge", "reasonseg_nano/train239"]
+
+
+def test_a_reasoning_sample_asks_every_wording_and_the_name(data: Path) -> None:
+    samples = ReasonSeg(data / "reasonseg_nano", "train239")
+    examples = reasoning_sample(samples, 0, np.random.default_rng(0), SIDE)
+    assert [e.question for e in examples[:-1]] == list(samples.questions(0))
+    assert "dog" in examples[-1].question
+    assert {e.answer for e in examples} == {"The dog."}
+    assert all(e.image is examples[0].image for e in examples)
+
+
+def is_mirrored(examples: list[Example]) -> bool:
+    """The target of the tiny samples is on the right."""
+    return bool(examples[0].mask[:, : SIDE // 2].any())
+
+
+def with_question(question: str) -> Callable[[ReasonSeg, int], tuple[str, ...]]:
+    return lambda self, index: (question,)
+
+
+@pytest.mark.parametrize(
+    ("question", "may_turn"),
+    [("What is on the right?", False), ("Left of what?", False), ("What is upright?", True)],
+)
+def test_a_sample_whose_words_say_left_or_right_is_never_mirrored(
+    data: Path, monkeypatch: pytest.MonkeyPatch, question: str, may_turn: bool
+) -> None:
+    monkeypatch.setattr(ReasonSeg, "questions", with_question(question))
+    samples = ReasonSeg(data / "reasonseg_nano", "train239")
+    made = [reasoning_sample(samples, 0, np.random.default_rng(n), SIDE) for n in range(12)]
+    assert {is_mirrored(examples) for examples in made} == ({True, False} if may_turn else {False})
+
+
+def test_a_target_too_small_to_be_seen_is_not_asked_for(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = ReasonSeg(data / "reasonseg_nano", "train239")
+    whole = samples[0]
+    speck = np.zeros_like(whole.masks)
+    speck[0, 0, 0] = True
+    monkeypatch.setattr(ReasonSeg, "__getitem__", lambda self, index: replace(whole, masks=speck))
+    assert reasoning_sample(samples, 0, np.random.default_rng(0), SIDE) == []
+
+
+def test_an_absent_target_is_answered_so(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = ReasonSeg(data / "reasonseg_nano", "train239")
+    absent = replace(samples[0], masks=np.zeros((0, SIDE, SIDE), bool))
+    monkeypatch.setattr(ReasonSeg, "__getitem__", lambda self, index: absent)
+    examples = reasoning_sample(samples, 0, np.random.default_rng(0), SIDE)
+    assert {e.answer for e in examples} == {"There is no dog in this picture."}
+    assert not any(e.mask.any() for e in examples)
+
+
+@pytest.mark.parametrize("reasoning", [True, False])
+def test_a_labelled_photograph_is_asked_about_without_a_mask(data: Path, reasoning: bool) -> None:
+    folder = LabelledPhotos(data / "photos" / "imagelevel_imagenet1000")
+    known = things()
+    examples = labelled_sample(folder, known, reasoning, np.random.default_rng(0), SIDE)
+    assert {e.phrase for e in examples} <= {"cat", "banana"}
+    assert all(e.masks is None and e.image.size == (SIDE, SIDE) for e in examples)
+    implicit = {e.question for e in examples} & implicit_questions()
+    assert len(implicit) == (2 if reasoning else 0)
+
+
+def test_labels_are_put_into_everyday_words() -> None:
+    known = {name: thing for name, thing in things().items() if name in ("cat", "banana")}
+    assert set(everyday_names("banana", known)) == {"banana"}
+    assert everyday_names("tabby", known) == ["cat"]
+    assert everyday_names("volcano", known) == []
+
+
+# Its figures
+
+
+def test_held_out_questions_are_about_photographs_that_training_leaves_out(data: Path) -> None:
+    trained = {
+        np.asarray(scene.image).tobytes()
+        for folder in Photos(data).folders.values()
+        for scene in (folder[n] for n in range(len(folder)))
+    }
+    for reasoning in (True, False):
+        asked = held_out_questions(data, reasoning)
+        assert asked
+        assert not [e for e in asked if e.image.tobytes() in trained]
+        implicit = {e.question for e in asked} & implicit_questions()
+        assert bool(implicit) == reasoning
+    assert len(held_out_questions(data, True, count=1)) <= 2
+
+
+def test_figures_are_of_generated_answers(
+    built: tuple[LisaModel, LisaProcessor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = built
+    examples = kinds_of_examples()[:2]
+
+    class OneAnswer:
+        """Says the name of the cat, and finds the whole picture."""
+
+        text = "The cat."
+        mask = np.ones((SIDE, SIDE), bool)
+
+        def __init__(self, *parts: object) -> None:
+            assert parts == (model, processor)
+
+        def segment(self, image: PIL.Image.Image, question: str) -> "OneAnswer":
+            assert question in {"Where is the cat?", "a cup"}
+            return self
+
+    monkeypatch.setattr(mind, "Segmenter", OneAnswer)
+    share = 30 * 20 / SIDE**2
+    expected = {"val_giou": (share + 0) / 2, "val_named": 0.5}
+    assert iou_by_question(model, processor, examples) == pytest.approx(expected)
+
+
+def test_figures_of_a_real_model_lie_between_0_and_1(
+    built: tuple[LisaModel, LisaProcessor],
+) -> None:
+    model, processor = built
+    figures = iou_by_question(model, processor, kinds_of_examples()[:1])
+    assert all(0 <= value <= 1 for value in figures.values())
+
+
+def test_iou_of_nothing_and_nothing_is_one() -> None:
+    some, nothing = np.eye(4, dtype=bool), np.zeros((4, 4), bool)
+    assert iou(nothing, nothing) == 1
+    assert iou(some, nothing) == 0
+    assert iou(some, ~nothing) == 0.25

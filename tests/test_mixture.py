@@ -1,0 +1,184 @@
+"""The mixture: what is drawn, how often, and always the same from the same seed."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from coco_folder import COLOURS, content, make_cutouts, make_folder
+from lisa.data import mixture
+from lisa.data.mixture import ANYWHERE, NOT_RELEASED, PATIENCE, SOURCES, Photos, Stream
+from lisa.data.tasks import eye_examples
+from lisa.errors import DataError
+from lisa.example import Example
+
+
+def renamed(**names: str) -> dict[str, object]:
+    """The annotations of the tiny folder with other names."""
+    text = json.dumps(content())
+    for old, new in names.items():
+        text = text.replace(f'"name": "{old}"', f'"name": "{new}"')
+    return json.loads(text)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three sources and cut-outs."""
+    root = tmp_path_factory.mktemp("data")
+    make_folder(root / "photos" / "coco_union")
+    make_folder(root / "photos" / "dogcat_via", renamed(cup="bowl"))
+    make_folder(root / "photos" / "tools_seg", renamed(cat="plane", dog="saw", cup="hand"))
+    make_cutouts(root / "photos" / "stamps")
+    return root
+
+
+def stream(root: Path, seed: int = 3) -> Stream:
+    photos = Photos(root)
+
+    def make(random: np.random.Generator) -> list[Example]:
+        return eye_examples(photos.draw(random, 48), random, 3, {"cat": ("kitty",)})
+
+    return Stream(make, 100, seed)
+
+
+def content_of(examples: list[Example]) -> list[tuple[object, ...]]:
+    """Everything in the examples, in a form that can be compared."""
+    return [
+        (one.image.tobytes(), one.question, one.answer, one.phrase, np.asarray(one.masks).tobytes())
+        for one in examples
+    ]
+
+
+# Sources
+
+
+def test_the_table_is_sound() -> None:
+    assert all(source.weight > 0 and source.licence for source in SOURCES.values())
+    for name, source in SOURCES.items():
+        assert set(source.elsewhere) <= SOURCES.keys() - {name}
+    assert not set(NOT_RELEASED) & SOURCES.keys()
+    assert not SOURCES["car_parts"].mirror  # "left door" is the car's own left
+
+
+def test_the_sources_that_are_there_are_opened_in_the_order_of_the_table(root: Path) -> None:
+    photos = Photos(root)
+    assert list(photos.folders) == ["coco_union", "tools_seg", "dogcat_via"]
+    assert photos.names == ["bowl", "cat", "cup", "dog", "hand", "plane", "saw"]
+    assert [folder.exhaustive for folder in photos.folders.values()] == [True, True, False]
+    assert len(photos.cutouts) == 1
+
+
+def test_the_held_out_part_and_the_rest_share_no_photograph(root: Path) -> None:
+    train, held_out = Photos(root), Photos(root, "held-out")
+    for name in train.folders:
+        parts = [train.folders[name].images, held_out.folders[name].images]
+        files = [{image["file_name"] for image in part} for part in parts]
+        assert files == [{"b.png", "c.png"}, {"a.png"}]
+
+
+def test_sources_are_drawn_by_weight(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = Photos(root)
+    drawn: Counter[str] = Counter()
+    for name, folder in photos.folders.items():
+        folder.names = {number: name for number in folder.names}
+    monkeypatch.setattr(mixture, "augment", lambda scene, random, **_: scene)
+    for seed in range(600):
+        drawn[photos.draw(np.random.default_rng(seed), 48).names[0]] += 1
+    weights = np.array([SOURCES[name].weight for name in photos.folders])
+    shares = [drawn[name] / 600 for name in photos.folders]
+    assert shares == pytest.approx((weights / weights.sum()).tolist(), abs=0.06)
+    assert photos.weights.sum() == pytest.approx(1)
+
+
+def test_names_of_quite_other_photographs(root: Path) -> None:
+    photos = Photos(root)
+    assert photos.elsewhere("coco_union") == ("plane", "saw")  # a hand may be anywhere
+    assert photos.elsewhere("dogcat_via") == ("plane", "saw")
+    assert photos.elsewhere("tools_seg") == ()
+    assert "hand" in ANYWHERE
+
+
+def test_a_scene_knows_what_is_elsewhere(root: Path) -> None:
+    photos = Photos(root)
+    scenes = [photos.draw(np.random.default_rng(seed), 48) for seed in range(20)]
+    assert {scene.elsewhere for scene in scenes} == {("plane", "saw"), ()}
+    assert all(scene.image.shape == (48, 48, 3) for scene in scenes)
+
+
+def test_cutouts_are_pasted_on_some_views(root: Path) -> None:
+    photos = Photos(root)
+    scenes = [photos.draw(np.random.default_rng(seed), 48) for seed in range(200)]
+    assert 0.15 < np.mean(["plate" in scene.names for scene in scenes]) < 0.35
+
+
+def test_a_folder_without_photographs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "unknown").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"no photographs under '.*photos'; .* coco_union, "):
+        Photos(tmp_path)
+
+
+def test_a_source_without_a_photograph_in_the_part_is_named(tmp_path: Path) -> None:
+    annotations = content()
+    annotations["images"] = annotations["images"][-1:]
+    annotations["annotations"] = []
+    make_folder(tmp_path / "photos" / "ccp", annotations)
+    assert list(Photos(tmp_path, "held-out").folders) == ["ccp"]
+    with pytest.raises(DataError, match=r"no photograph of '.*ccp' is in the part 'train'"):
+        Photos(tmp_path)
+
+
+def test_a_malformed_source_is_named(tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos" / "ccp", {"categories": [{"id": 1}]})
+    with pytest.raises(DataError, match=r"category 0 of '.*ccp.annotations\.json'"):
+        Photos(tmp_path)
+
+
+# Stream
+
+
+def test_a_sample_depends_on_the_seed_and_its_number_alone(root: Path) -> None:
+    one, two = stream(root), stream(root)
+    forwards = [content_of(one[index]) for index in range(8)]
+    backwards = [content_of(two[index]) for index in reversed(range(8))]
+    assert forwards == backwards[::-1]
+    assert content_of(one[3]) == forwards[3]
+
+
+def test_other_seeds_and_numbers_give_other_samples(root: Path) -> None:
+    samples = [content_of(stream(root, seed)[index]) for seed in (0, 1) for index in range(4)]
+    assert len({str(sample) for sample in samples}) == 8
+
+
+def test_a_stopped_run_goes_on_with_the_same_samples_on_any_number_of_workers(root: Path) -> None:
+    made = stream(root)
+    expected = [content_of(made[index]) for index in range(4, 10)]
+    loader = DataLoader(
+        made, batch_size=None, sampler=range(4, 10), num_workers=2, multiprocessing_context="fork"
+    )
+    assert [content_of(examples) for examples in loader] == expected
+
+
+def test_samples_hold_questions_of_the_photographs(root: Path) -> None:
+    made = stream(root)
+    assert len(made) == 100
+    phrases = {one.phrase.split()[-1] for index in range(40) for one in made[index]}
+    assert phrases <= {*COLOURS, "bowl", "hand", "kitty", "plane", "plate", "saw"}
+    assert len(phrases) > 6
+
+
+def test_a_view_that_shows_nothing_is_drawn_again() -> None:
+    example = Example(Image.new("RGB", (8, 8)), "what?")
+    made = Stream(lambda random: [example] if random.random() < 0.2 else [], 50, seed=0)
+    assert all(made[index] == [example] for index in range(50))
+
+
+def test_data_that_never_shows_anything_is_an_error() -> None:
+    calls: list[int] = []
+    made = Stream(lambda random: calls.append(1) or [], 1, seed=4)
+    with pytest.raises(DataError, match=r"sample 0 of seed 4 is empty after 1000 attempts"):
+        made[0]
+    assert len(calls) == PATIENCE
