@@ -5,7 +5,7 @@
 
 Two ways of asking are measured with the `lisa` that this interpreter has installed:
 
-- cold: `lisa segment` in a fresh process, from its start to the picture on disk, and its peak memory;
+- cold: `lisa segment` in a fresh process, from its start to the picture on disk; its peak memory;
 - warm: one process that asks a first question and then further ones about the same picture.
 
 Files are in the operating system's cache from the second cold run on; the best run shows that.
@@ -185,7 +185,9 @@ def show(figures: dict[str, Any]) -> None:
     table.add_column("median", justify="right")
     table.add_row("lisa segment, process start to picture on disk", *both(cold))
     table.add_row("    its peak memory", "", f"{cold['peak_megabytes']:.0f} MB", end_section=True)
-    table.add_row("first question in a running process", "", f"{warm['first_question']:.2f} s")
+    table.add_row(
+        "first question in a running process (once)", "", f"{warm['first_question']:.2f} s"
+    )
     for step, words in STEPS.items():
         aside = ", before it" if step == "load" else ""
         table.add_row(f"    {words}{aside}", "", f"{warm['first_steps'][step]:.2f} s")
@@ -205,7 +207,8 @@ def both(measured: dict[str, Any]) -> tuple[str, str]:
 
 def sentences(machine: dict[str, Any]) -> str:
     """The machine, for a person."""
-    threads = f"{machine['threads']} threads" if machine["threads"] else "torch's own threads"
+    count = machine["threads"]
+    threads = f"--threads {count}" if count else "as many threads as torch takes"
     return (
         f"Measured on {machine['processor']}, {machine['cores']} cores, with {threads}. "
         f"{machine['system']}, Python {machine['python']}, torch {machine['torch']}, "

@@ -19,19 +19,23 @@ from lisa.errors import DataError
 from lisa.example import Example
 from lisa.model.interfaces import Batch
 from lisa.model.lisa import LisaModel
-from lisa.model.processor import LisaProcessor
+from lisa.model.processor import LisaProcessor, is_present
 from lisa.training import mind
 from lisa.training.loss import answer_loss, mask_loss, prompt_loss
 from lisa.training.mind import (
     LORA,
+    OPENING,
     MindTask,
+    all_names,
     everyday_names,
     held_out_questions,
     iou,
     iou_by_question,
     labelled_sample,
+    learn_to_name,
     mind_sources,
     mind_stream,
+    named_states,
     reasoning_sample,
 )
 from tiny_model import tiny_model
@@ -205,6 +209,44 @@ def test_a_batch_without_a_mask_has_finite_losses(
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+# Names without pictures
+
+
+def test_the_head_learns_names_and_nothing_else_moves(
+    built: tuple[LisaModel, LisaProcessor],
+) -> None:
+    model, processor = built
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    first = learn_to_name(model, processor, steps=1)
+    assert learn_to_name(model, processor, steps=15) < 0.9 * first
+    after = model.state_dict()
+    moved = {name for name in after if not after[name].equal(before[name])}
+    assert moved == {name for name in after if name.startswith("head.")}
+
+
+def test_a_named_state_is_the_one_that_predicts_seg(
+    built: tuple[LisaModel, LisaProcessor],
+) -> None:
+    model, processor = built
+    phrases = ["cup", "three-legged stool"]  # of different lengths, so that one is padded
+    states = named_states(model, processor, phrases)
+    for phrase, state in zip(phrases, states, strict=True):
+        opening = processor.question_ids(phrase)[-OPENING:]
+        spoken = [*opening, *processor.answer_ids(f"The {phrase}. [SEG]")]
+        where = spoken.index(model.config.seg_token_id)
+        with torch.no_grad():
+            hidden = model.vlm.language.model(
+                inputs_embeds=model.vlm.embed(torch.tensor([spoken]))
+            ).last_hidden_state[0]
+        torch.testing.assert_close(state, hidden[where - 1], atol=1e-5, rtol=1e-4)
+
+
+def test_names_to_learn_are_names_and_synonyms_but_no_question() -> None:
+    names = all_names()
+    assert {"cat", "feline", "cup"} <= names
+    assert not names & implicit_questions()
+
+
 # What it is asked
 
 
@@ -248,6 +290,16 @@ def test_without_reasoning_its_samples_need_not_be_there(data: Path, tmp_path: P
     assert stream(tmp_path, reasoning=False)[0]
     with pytest.raises(DataError, match="train239"):
         stream(tmp_path, reasoning=True)
+
+
+def test_now_and_then_an_answer_only_points(data: Path) -> None:
+    samples = stream(data)
+    asked = [example for index in range(SAMPLES) for example in samples[index]]
+    silent = [example for example in asked if example.answer == ""]
+    assert 0.02 < len(silent) / len(asked) < 0.2
+    assert all(is_present(example) for example in silent)
+    spoken = [example for example in asked if example.answer]
+    assert any(example.phrase and not is_present(example) for example in spoken)
 
 
 def test_sources_say_what_was_seen(data: Path) -> None:

@@ -14,7 +14,6 @@ import numpy as np
 import PIL.Image
 
 from lisa.formats import run_lengths
-from pycocotools import mask as coco_mask
 
 SIDE = 64
 PHOTOS_A_SOURCE = 6

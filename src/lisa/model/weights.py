@@ -82,7 +82,8 @@ def plain(key: str, tensor: Tensor) -> Tensor:
     """A stored tensor of any spelling as float32; counters keep their type."""
     spelling = split_key(key)[1]
     if not spelling:
-        return tensor.float() if tensor.is_floating_point() else tensor
+        kind = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        return tensor.to(kind, copy=True)  # out of the file, which may be replaced while we run
     size = BLOCK_BYTES[spelling]
     if tensor.dtype != torch.uint8 or tensor.ndim != 3 or tensor.shape[2] != size:
         raise ModelError(

@@ -1,0 +1,145 @@
+"""LisaConfig: written and read back the same, and bad fields are named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lisa.errors import ModelError
+from lisa.model.config import DECODER_SIZES, SEG_TOKEN, TEACHER_FORCED_ANSWER, LisaConfig
+
+FIELDS = (
+    "language",
+    "decoder",
+    "prompt_size",
+    "image_size",
+    "grid",
+    "found_concepts",
+    "found_classes",
+    "concepts",
+    "seg_token_id",
+    "mask_threshold",
+    "trained_on",
+)
+
+
+def fields_of(config: LisaConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in FIELDS}
+
+
+def test_the_answer_of_the_paper_is_spelled_with_the_token() -> None:
+    assert (SEG_TOKEN, TEACHER_FORCED_ANSWER) == ("[SEG]", "[SEG].")
+
+
+def test_defaults_build_without_arguments() -> None:
+    config = LisaConfig()
+    assert config.decoder == DECODER_SIZES
+    assert (config.image_size, config.prompt_size, config.mask_threshold) == (384, 256, 0.5)
+    assert (config.concepts, config.trained_on) == ([], [])
+
+
+@given(
+    image_size=st.integers(1, 40).map(lambda n: 32 * n),
+    grid=st.integers(1, 12),
+    concepts=st.lists(st.text(max_size=8), max_size=5),
+    threshold=st.floats(0.01, 0.99),
+    trained_on=st.lists(st.text(max_size=8), max_size=3),
+)
+def test_json_there_and_back(
+    image_size: int, grid: int, concepts: list[str], threshold: float, trained_on: list[str]
+) -> None:
+    config = LisaConfig.tiny(
+        50,
+        50,
+        image_size=image_size,
+        grid=grid,
+        concepts=concepts,
+        mask_threshold=threshold,
+        trained_on=trained_on,
+    )
+    text = config.to_json_string(use_diff=False)
+    assert fields_of(LisaConfig(**json.loads(text))) == fields_of(config)
+
+
+def test_saved_as_transformers_does_and_read_back(tmp_path: Path) -> None:
+    config = LisaConfig.tiny(50, 50, trained_on=["photos", "questions"])
+    config.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "lisa"
+    assert fields_of(LisaConfig.from_pretrained(tmp_path)) == fields_of(config)
+
+
+def test_decoder_sizes_not_given_are_the_usual_ones() -> None:
+    assert LisaConfig(decoder={"layers": 1}).decoder == DECODER_SIZES | {"layers": 1}
+
+
+def test_two_configurations_share_nothing() -> None:
+    one, two = LisaConfig(), LisaConfig()
+    one.decoder["width"] = 64
+    one.concepts.append("cat")
+    assert (two.decoder, two.concepts) == (DECODER_SIZES, [])
+    assert LisaConfig.tiny(5, 5).decoder is not LisaConfig.tiny(5, 5).decoder
+
+
+@pytest.mark.parametrize(("concepts", "expected"), [(0, 4 + 0 + 1), (1, 4 + 1 + 1), (9, 4 + 2 + 1)])
+def test_there_are_no_visual_tokens_for_concepts_that_are_not_there(
+    concepts: int, expected: int
+) -> None:
+    names = [f"thing {n}" for n in range(concepts)]
+    assert LisaConfig.tiny(5, 5, concepts=names).visual_tokens == expected
+
+
+def test_language_fields_reach_the_language_model() -> None:
+    language = LisaConfig.tiny(77, 77).language_config()
+    assert (language.vocab_size, language.hidden_size, language.num_hidden_layers) == (77, 32, 2)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_whether_tables_are_tied_is_the_language_models_business(tied: bool) -> None:
+    assert LisaConfig(language={"tie_word_embeddings": tied}).tie_word_embeddings is tied
+
+
+BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
+    ({"image_size": 100}, "image_size is 100", "multiple of 32"),
+    ({"image_size": 0}, "image_size is 0", "at least 32"),
+    ({"image_size": "384"}, "image_size is '384'", "whole number"),
+    ({"image_size": True}, "image_size is True", "whole number"),
+    ({"prompt_size": 0}, "prompt_size is 0", "at least 1"),
+    ({"grid": 1.5}, "grid is 1.5", "whole number"),
+    ({"found_concepts": -1}, "found_concepts is -1", "at least 0"),
+    ({"found_classes": None}, "found_classes is None", "whole number"),
+    ({"seg_token_id": -5}, "seg_token_id is -5", "at least 0"),
+    ({"mask_threshold": 0.0}, "mask_threshold is 0.0", "between 0 and 1"),
+    ({"mask_threshold": 1}, "mask_threshold is 1", "between 0 and 1"),
+    ({"mask_threshold": float("nan")}, "mask_threshold is nan", "between 0 and 1"),
+    ({"mask_threshold": "half"}, "mask_threshold is 'half'", "float"),
+    ({"concepts": "cat"}, "concepts is 'cat'", "list"),
+    ({"concepts": [1]}, "concepts is 1", "str"),
+    ({"trained_on": {"a": 1}}, "trained_on is {'a': 1}", "list"),
+    ({"language": 3}, "language is 3", "dict"),
+    ({"decoder": [1]}, "decoder is [1]", "dict"),
+    ({"decoder": {"depth": 3}}, "decoder is 'depth'", "width"),
+    ({"decoder": {"width": 18}}, "decoder.width is 18", "multiple of 4"),
+    ({"decoder": {"width": 32, "heads": 3}}, "decoder.heads is 3", "divisor of 16"),
+    ({"decoder": {"layers": 0}}, "decoder.layers is 0", "at least 1"),
+]
+
+
+@pytest.mark.parametrize(("fields", "named", "expected"), BAD_FIELDS)
+def test_a_bad_field_is_named_with_what_was_expected(
+    fields: dict[str, Any], named: str, expected: str
+) -> None:
+    with pytest.raises(ModelError) as caught:
+        LisaConfig(**fields)
+    message = str(caught.value)
+    assert named in message
+    assert expected in message.split("; expected ")[1]
+    assert "\n" not in message
+
+
+def test_a_long_value_is_cut_in_the_message() -> None:
+    with pytest.raises(ModelError) as caught:
+        LisaConfig(language=["x" * 1000])  # type: ignore[arg-type]
+    assert len(str(caught.value)) < 120
