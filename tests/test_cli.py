@@ -476,6 +476,7 @@ def test_train_nano_calls_the_recipe_with_what_was_typed(
         "resume": True,
         "stage": None,
         "steps_scale": 1.0,
+        "reasoning": True,
     }
     changed = {"seed": 3, "device": "cpu", "resume": False, "steps_scale": 0.01}
     assert calls[1] == calls[0] | changed | {"out": Path("runs/b")}

@@ -338,6 +338,7 @@ def test_saving_twice_gives_the_same_bytes(tmp_path: Path, model: LisaModel) -> 
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
+@torch.no_grad()
 def test_the_parts_start_with_the_weights_they_gave_themselves() -> None:
     """`transformers` would overwrite them all with its own 0.02."""
     torch.manual_seed(0)

@@ -442,7 +442,7 @@ def test_every_mask_points_somewhere(made: LisaProcessor) -> None:
 
 
 @pytest.mark.parametrize(
-    "size", [(2000, 4000), (4000, 2000), (1, 9_000_000), (9_000_000, 1), (1_500_000, 7)]
+    "size", [(2000, 4000), (4000, 2000), (1, 5_000_000), (5_000_000, 1), (1_500_000, 7)]
 )
 def test_a_huge_mask_is_stretched_in_little_memory(
     made: LisaProcessor, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]

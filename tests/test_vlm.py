@@ -100,7 +100,7 @@ def test_rows_side_by_side_are_read_as_each_alone(
     hidden = states(model, together)
     for number, row in enumerate(rows):
         alone = states(model, processor.encode(row))[0]
-        torch.testing.assert_close(hidden[number, : len(alone)], alone, rtol=0, atol=1e-5)
+        torch.testing.assert_close(hidden[number, : len(alone)], alone, rtol=0, atol=1e-4)
 
 
 def test_a_row_with_one_question_is_plain_causal_reading(
@@ -113,7 +113,7 @@ def test_a_row_with_one_question_is_plain_causal_reading(
     embeddings = model.vlm.embed(batch.input_ids)
     embeddings[:, before : before + visual.shape[1]] = visual
     plain = model.vlm.language.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
-    torch.testing.assert_close(states(model, batch), plain, rtol=0, atol=1e-5)
+    torch.testing.assert_close(states(model, batch), plain, rtol=0, atol=1e-4)
 
 
 def test_the_picture_is_read(model: LisaModel, processor: LisaProcessor) -> None:
@@ -136,7 +136,7 @@ def test_a_prefix_is_shared_and_continued_without_being_changed(
     positions = batch.position_ids[rows, start:]
     for _ in range(2):
         hidden = model.vlm.step(ids, prefix.cache(rows), mask, positions)
-        torch.testing.assert_close(hidden, expected[rows, start:], rtol=0, atol=1e-5)
+        torch.testing.assert_close(hidden, expected[rows, start:], rtol=0, atol=1e-4)
     assert prefix.length == start
 
 

@@ -44,7 +44,7 @@ STAGES = ("eyes", "mind")
 FROZEN_FILES = ("language-embeddings", "language-layers-1", "language-layers-2", "tower")
 EYES = Schedule(steps=2500, pictures=16, learning_rate=1e-3, save_every=250)
 MIND = Schedule(
-    steps=240, pictures=6, learning_rate=5e-4, warmup=20, weight_decay=0.0, save_every=80
+    steps=390, pictures=6, learning_rate=5e-4, warmup=20, weight_decay=0.0, save_every=75
 )
 EYES_SIDE = 256  # pixels; crops are seen closer than whole pictures will be
 EYES_NAMES = 4  # asked of a picture
