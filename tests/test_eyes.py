@@ -20,7 +20,7 @@ from lisa.model.processor import LisaProcessor, pad
 from lisa.training.eyes import EyesTask, eyes_stream, held_out_rows, iou_by_name, learn_words
 from lisa.training.loss import MaskLossWeights, mask_loss
 from tiny_model import tiny_model
-from training_data import PHOTOS_A_SOURCE, SIDE, SOURCES, write_training_data
+from training_data import PHOTOS_A_SOURCE, SIDE, SOURCES, learn, write_training_data
 
 SAMPLES = 60  # enough to see synonyms and cut-outs
 
@@ -40,19 +40,6 @@ def repeated_batch(data: Path, processor: LisaProcessor, pictures: int = 3) -> B
     return processor.encode([example for i in range(pictures) for example in stream[i]])
 
 
-def learn(task: EyesTask, batch: Batch, steps: int) -> list[float]:
-    """Adam on one batch; the total loss before each step."""
-    optimizer = torch.optim.AdamW(task.parameter_groups(5e-3))
-    losses = []
-    for _ in range(steps):
-        loss = sum(task(batch).values(), torch.zeros(()))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
-
-
 def changed(model: LisaModel, before: dict[str, Tensor]) -> set[str]:
     """The names of the tensors that are not bitwise what they were."""
     return {name for name, value in model.state_dict().items() if not value.equal(before[name])}
@@ -65,7 +52,7 @@ def test_ten_steps_on_one_batch_lower_the_loss(
     built: tuple[LisaModel, LisaProcessor], data: Path
 ) -> None:
     model, processor = built
-    losses = learn(EyesTask(model), repeated_batch(data, processor), 10)
+    losses = learn(EyesTask(model), repeated_batch(data, processor), 10, 5e-3)
     assert losses[-1] < 0.9 * losses[0]
 
 
@@ -76,7 +63,7 @@ def test_only_the_decoder_and_the_name_prompts_are_trained(
     before = {name: value.clone() for name, value in model.state_dict().items()}
     task = EyesTask(model)
     task.train()
-    learn(task, repeated_batch(data, processor), 2)
+    learn(task, repeated_batch(data, processor), 2, 5e-3)
     moved = changed(model, before)
     owners = ("decoder.", "vlm.projector.name_prompt.")
     assert all(name.startswith(owners) and "decoder.tower." not in name for name in moved)

@@ -250,9 +250,9 @@ def test_logits_are_those_before_each_label(model: LisaModel, processor: LisaPro
     labels, batch.labels = batch.labels, None
     assert labels is not None
     with torch.no_grad():
-        everywhere = model(batch, with_masks=False).logits
+        everywhere = model(batch).logits
         batch.labels = labels
-        supervised = model(batch, with_masks=False).logits
+        supervised = model(batch).logits
     rows, length = labels.shape
     assert len(everywhere) == rows * length
     before = [
@@ -262,12 +262,6 @@ def test_logits_are_those_before_each_label(model: LisaModel, processor: LisaPro
         if labels[row, place] != IGNORE_LABEL
     ]
     torch.testing.assert_close(supervised, everywhere[before])
-
-
-def test_masks_can_be_left_out(model: LisaModel, processor: LisaProcessor) -> None:
-    output = model(batch_of(processor), with_masks=False)
-    assert output.masks is None
-    assert len(output.seg_prompts) == 3
 
 
 def test_targets_are_segmented_by_name_alone(model: LisaModel, processor: LisaProcessor) -> None:

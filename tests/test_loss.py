@@ -11,7 +11,7 @@ from lisa.model.interfaces import IGNORE_LABEL, DecodedMasks
 from lisa.training.loss import (
     MaskLossWeights,
     answer_loss,
-    balanced_bce,
+    bce_loss,
     dice_loss,
     here_loss,
     mask_loss,
@@ -66,7 +66,7 @@ def decoded(
 def test_bce_is_the_mean_of_each_masks_mean(seed: int) -> None:
     logits, targets = draw_masks(seed)
     expected = cross_entropy(logits, targets).mean((1, 2)).mean()
-    actual = balanced_bce(torch.from_numpy(logits), torch.from_numpy(targets))
+    actual = bce_loss(torch.from_numpy(logits), torch.from_numpy(targets))
     assert float(actual) == pytest.approx(expected, **CLOSE)
 
 
@@ -162,7 +162,7 @@ def test_mask_loss_weighs_its_parts_and_takes_dice_of_present_things_only() -> N
     present = [0, 2]
     assert {name: float(value) for name, value in losses.items()} == pytest.approx(
         {
-            "bce": 3 * float(balanced_bce(logits, targets)),
+            "bce": 3 * float(bce_loss(logits, targets)),
             "dice": 5 * float(dice_loss(logits[present], targets[present])),
             "quality": 7 * float(quality_loss(answer, targets)),
             "here": 11 * float(here_loss(similarity, targets)),

@@ -29,7 +29,6 @@ from lisa.training.mind import (
     all_names,
     everyday_names,
     held_out_questions,
-    iou,
     iou_by_question,
     labelled_sample,
     learn_to_name,
@@ -39,7 +38,7 @@ from lisa.training.mind import (
     reasoning_sample,
 )
 from tiny_model import tiny_model
-from training_data import IMPLICIT, SIDE, write_training_data
+from training_data import IMPLICIT, SIDE, learn, write_training_data
 
 SAMPLES = 200  # to look through for questions that must, or must not, be there
 QUESTIONS = 3
@@ -65,19 +64,6 @@ def repeated_batch(data: Path, processor: LisaProcessor, pictures: int = 3) -> B
     return processor.encode([example for i in range(pictures) for example in samples[i]])
 
 
-def learn(task: MindTask, batch: Batch, steps: int) -> list[float]:
-    """Adam on one batch; the total loss before each step."""
-    optimizer = torch.optim.AdamW(task.parameter_groups(3e-3))
-    losses = []
-    for _ in range(steps):
-        loss = sum(task(batch).values(), torch.zeros(()))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
-
-
 def names_of(tensors: dict[str, Tensor], *marks: str) -> set[str]:
     return {name for name in tensors if any(mark in name for mark in marks)}
 
@@ -89,7 +75,7 @@ def test_ten_steps_on_one_batch_lower_the_loss(
     built: tuple[LisaModel, LisaProcessor], data: Path
 ) -> None:
     model, processor = built
-    losses = learn(MindTask(model), repeated_batch(data, processor), 10)
+    losses = learn(MindTask(model), repeated_batch(data, processor), 10, 3e-3)
     assert losses[-1] < 0.95 * losses[0]
 
 
@@ -100,7 +86,7 @@ def test_language_tower_and_name_prompts_stay_bitwise_what_they_were(
     task = MindTask(model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     task.train()
-    learn(task, repeated_batch(data, processor), 2)
+    learn(task, repeated_batch(data, processor), 2, 3e-3)
     after = model.state_dict()
     moved = {name for name in after if not after[name].equal(before[name])}
     trained = {name for name, value in model.named_parameters() if value.requires_grad}
@@ -406,6 +392,7 @@ def test_figures_are_of_generated_answers(
 
         text = "The cat."
         mask = np.ones((SIDE, SIDE), bool)
+        masks = (mask,)
 
         def __init__(self, *parts: object) -> None:
             assert parts == (model, processor)
@@ -417,7 +404,7 @@ def test_figures_are_of_generated_answers(
     monkeypatch.setattr(mind, "Segmenter", OneAnswer)
     share = 30 * 20 / SIDE**2
     expected = {"val_giou": (share + 0) / 2, "val_named": 0.5}
-    assert iou_by_question(model, processor, examples) == pytest.approx(expected)
+    assert iou_by_question(model, processor, examples) == pytest.approx(expected, abs=1e-4)
 
 
 def test_figures_of_a_real_model_lie_between_0_and_1(
@@ -426,10 +413,3 @@ def test_figures_of_a_real_model_lie_between_0_and_1(
     model, processor = built
     figures = iou_by_question(model, processor, kinds_of_examples()[:1])
     assert all(0 <= value <= 1 for value in figures.values())
-
-
-def test_iou_of_nothing_and_nothing_is_one() -> None:
-    some, nothing = np.eye(4, dtype=bool), np.zeros((4, 4), bool)
-    assert iou(nothing, nothing) == 1
-    assert iou(some, nothing) == 0
-    assert iou(some, ~nothing) == 0.25

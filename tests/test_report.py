@@ -59,7 +59,7 @@ class Parrot:
 @pytest.fixture
 def parrot(monkeypatch: pytest.MonkeyPatch) -> Parrot:
     segmenter = Parrot()
-    monkeypatch.setattr(report, "load", lambda model: segmenter)
+    monkeypatch.setattr(report, "load", lambda model, device: segmenter)
     return segmenter
 
 
@@ -82,7 +82,9 @@ def test_the_page_shows_figures_curves_and_the_sheet(
     assert path == tmp_path / "report.html"
     page = path.read_text(encoding="utf-8")
     assert "model &lt;1&gt;</h1>" in page
-    assert "coco_union, &lt;knowledge&gt;" in page
+    assert (
+        "coco_union (annotations CC BY 4.0, photos by Flickr licence id), &lt;knowledge&gt;" in page
+    )
     assert "eyes: loss, last 1.250" in page and "mind:" not in page
     assert page.index("generate") < page.index("teacher-forced")
     (sheet,) = re.findall(r'src="data:image/png;base64,([^"]*)"', page)

@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import torch
 
 from lisa.formats import run_lengths
+from lisa.model.interfaces import Batch
+from lisa.training.loop import Task
 
 SIDE = 64
 PHOTOS_A_SOURCE = 6
@@ -116,3 +119,16 @@ def write_reasonseg(folder: Path, questions: tuple[str, ...]) -> None:
 def save(pixels: np.ndarray, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     PIL.Image.fromarray(pixels).save(path)
+
+
+def learn(task: Task, batch: Batch, steps: int, learning_rate: float) -> list[float]:
+    """AdamW on one batch; the total loss before each step."""
+    optimizer = torch.optim.AdamW(task.parameter_groups(learning_rate))
+    losses = []
+    for _ in range(steps):
+        loss = sum(task(batch).values(), torch.zeros(()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses

@@ -86,7 +86,6 @@ SOURCES: dict[str, Source] = {
     "balloon": Source(0.3, elsewhere=(*FOOD, *TOOLS, *CARS, *ANIMALS), licence="unstated"),
     "dogcat_via": Source(0.3, elsewhere=(*FOOD, *TOOLS, *CARS, *FASHION), licence="unstated"),
 }
-NOT_RELEASED = ("camvid", "bsds500")  # non-commercial: no released weight sees them
 PATIENCE = 1000  # attempts at a sample; more means that the data has nothing to ask about
 
 

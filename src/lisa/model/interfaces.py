@@ -62,7 +62,7 @@ class Output:
     logits: Tensor  # [K, vocabulary] where the next token is supervised (all positions: K = B * T)
     seg_prompts: Tensor  # [M, P] one for each [SEG], row by row, left to right
     seg_rows: Tensor  # [M] the row (picture) of each [SEG]
-    masks: DecodedMasks | None  # of the M prompts
+    masks: DecodedMasks  # of the M prompts
 
 
 @dataclass

@@ -58,19 +58,18 @@ class LisaModel(PreTrainedModel):
         still initialises as it does.
         """
 
-    def forward(self, batch: Batch, with_masks: bool = True) -> Output:
+    def forward(self, batch: Batch) -> Output:
         """Read given answers; their ``[SEG]`` tokens become masks.
 
         Args:
             batch: with ``labels``, logits are given only where the next token has one.
-            with_masks: False leaves the mask decoder out.
         """
         features = self.decoder.encode_image(batch.pixel_values)
         visual = self.vlm.visual_embeddings(features)  # [B, V, H]
         hidden = self.vlm.hidden_states(batch, visual)  # [B, T, H]
         seg_hidden, seg_rows = pick_seg_hidden(hidden, batch.input_ids, self.config.seg_token_id)
         seg_prompts = self.head(seg_hidden)  # [M, P]
-        masks = self.decoder.decode(features, seg_prompts, seg_rows) if with_masks else None
+        masks = self.decoder.decode(features, seg_prompts, seg_rows)
         spoken = hidden[predicts_supervised(batch)]  # [K, H]
         return Output(self.vlm.logits(spoken), seg_prompts, seg_rows, masks)
 

@@ -29,16 +29,15 @@ def mask_loss(
 ) -> dict[str, Tensor]:
     """Named losses of N masks against ``targets`` [N, h, w] in [0, 1] (all 0: absent)."""
     present = targets.flatten(1).amax(1) > 0
-    losses = {
-        "bce": weights.bce * balanced_bce(decoded.low_res_masks, targets),
+    return {
+        "bce": weights.bce * bce_loss(decoded.low_res_masks, targets),
         "dice": weights.dice * dice_loss(decoded.low_res_masks[present], targets[present]),
         "quality": weights.quality * quality_loss(decoded, targets),
         "here": weights.here * here_loss(decoded.similarity, targets),
     }
-    return losses
 
 
-def balanced_bce(logits: Tensor, targets: Tensor) -> Tensor:
+def bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Binary cross-entropy, mean over pixels, then over masks."""
     return (
         F.binary_cross_entropy_with_logits(logits, targets, reduction="none")

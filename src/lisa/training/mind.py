@@ -32,6 +32,7 @@ from lisa.data.prompts import (
 from lisa.data.reasonseg import ReasonSeg
 from lisa.data.tasks import Asker, Target, example, label_example, pick
 from lisa.example import Example
+from lisa.metrics import SegmentationMetrics
 from lisa.model.interfaces import Batch
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import LisaProcessor, is_present, pad
@@ -269,12 +270,8 @@ def iou_by_question(
     """What a user would get: mean IoU of generated answers, and how often they name the target."""
     segmenter = Segmenter(model, processor)
     results = [segmenter.segment(example.image, example.question) for example in asked]
-    ious = [iou(result.mask, example.mask) for result, example in zip(results, asked, strict=True)]
+    metrics = SegmentationMetrics()
+    for result, known in zip(results, asked, strict=True):
+        metrics.update(result.mask, known.mask, answered=bool(result.masks))
     named = [example.phrase in result.text for result, example in zip(results, asked, strict=True)]
-    return {"val_giou": float(np.mean(ious)), "val_named": float(np.mean(named))}
-
-
-def iou(predicted: np.ndarray, target: np.ndarray) -> float:
-    """Intersection over union of two masks [H, W]; 1 where both are empty."""
-    union = int((predicted | target).sum())
-    return int((predicted & target).sum()) / union if union else 1.0
+    return {"val_giou": metrics.compute().gIoU, "val_named": float(np.mean(named))}

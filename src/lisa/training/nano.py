@@ -3,9 +3,9 @@
     eyes   mask decoder and name prompts on photographs with names (training/eyes.py)
     mind   LoRA on the language model, head and decoder end to end (training/mind.py)
 
-The pretrained parts come from the embedded model, where they are stored as they were published. A
-stage that is done is not run again, one that was stopped goes on. This file knows the order and the
-sizes; what a stage teaches stands in its own file.
+The pretrained parts come from the embedded model, where they are stored as they were published (the
+tower in float16). A stage that is done is not run again, one that was stopped goes on. This file
+knows the order and the sizes; what a stage teaches stands in its own file.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def train(
     for name in wanted:
         run_or_reload(name, run, photos, model, processor)
     finished = write_model(model, processor, run, photos)
-    write_report(finished, data, out)
+    write_report(finished, data, out, device)
     return finished
 
 
@@ -248,12 +248,16 @@ def split_learnt(model: LisaModel) -> tuple[dict[str, Tensor], dict[str, Tensor]
     """What was trained, in float16: all of our own, and the language model's LoRA factors."""
     learnt, adapter = {}, {}
     for key, value in model.state_dict().items():
-        stored = (value.half() if value.is_floating_point() else value).cpu().contiguous()
         if ".lora_" in key:
             name, rest = key.split(".lora_")  # ...q_proj, A.default.weight
             factor = rest[0]
             scale = LORA.lora_alpha / LORA.r if factor == "B" else 1.0
-            adapter[f"{name}.weight.lora_{factor}"] = (value * scale).half().cpu().contiguous()
+            adapter[f"{name}.weight.lora_{factor}"] = halved(value * scale)
         elif not key.startswith(("vlm.language.", "decoder.tower.")):
-            learnt[key] = stored
+            learnt[key] = halved(value)
     return learnt, adapter
+
+
+def halved(value: Tensor) -> Tensor:
+    """In float16 and on the CPU; counters keep their type."""
+    return (value.half() if value.is_floating_point() else value).cpu()

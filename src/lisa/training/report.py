@@ -10,17 +10,19 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw
+from transformers import TrainerState
 
+from lisa.data.mixture import SOURCES
 from lisa.data.reasonseg import ReasonSeg
 from lisa.evaluate import Evaluation, evaluate
 from lisa.image import write_atomically
 from lisa.predict import Segmenter, load
 from lisa.result import Result
+from lisa.training.loop import last_checkpoint
 from lisa.training.mind import held_out_questions
 
 SHEET_COLUMNS = 4
@@ -29,17 +31,18 @@ THUMBNAIL = 300  # pixels
 CURVES = ("loss", "val_iou", "val_giou")
 
 
-def write_report(model: Path, data: Path, out: Path) -> Path:
+def write_report(model: Path, data: Path, out: Path, device: str | None = None) -> Path:
     """Write ``report.html`` (and ``sheet.png``) to ``out``; returns its path."""
-    segmenter = load(model)
+    segmenter = load(model, device)
     asked = held_out_questions(data, reasoning=True, count=SHEET_PICTURES)[:SHEET_PICTURES]
     results = [segmenter.segment(example.image, example.question) for example in asked]
     sheet = draw_sheet(results)
     sheet.save(out / "sheet.png")
     scores = measure(segmenter, data)
+    sources = ", ".join(map(with_licence, segmenter.model.config.trained_on))
     parts = [
         f"<h1>{html.escape(model.as_posix())}</h1>",
-        f"<p>Trained on: {html.escape(', '.join(segmenter.model.config.trained_on))}</p>",
+        f"<p>Trained on: {html.escape(sources)}</p>",
         *(f"<pre>{html.escape(str(score))}</pre>" for score in scores),
         *(draw_curves(stage, read_log(out / stage)) for stage in ("eyes", "mind")),
         f'<img alt="questions and answers on held-out photographs" src="{as_data_url(sheet)}">',
@@ -57,6 +60,11 @@ def write_report(model: Path, data: Path, out: Path) -> Path:
 PAGE_STYLE = (
     "<style>body{font:15px sans-serif;max-width:1240px;margin:2em auto}img{max-width:100%}</style>"
 )
+
+
+def with_licence(source: str) -> str:
+    """A source's name and, where the table of sources has one, its licence."""
+    return f"{source} ({SOURCES[source].licence})" if source in SOURCES else source
 
 
 def measure(segmenter: Segmenter, data: Path) -> list[Evaluation]:
@@ -86,8 +94,6 @@ def draw_sheet(results: Sequence[Result]) -> Image.Image:
 
 def write_caption(sheet: Image.Image, corner: tuple[int, int], lines: Sequence[str]) -> None:
     """Lines of text, cut where the column ends."""
-    from PIL import ImageDraw
-
     draw = ImageDraw.Draw(sheet)
     for n, line in enumerate(lines):
         draw.text((corner[0], corner[1] + 18 * n), line[:52], fill="black" if n else "dimgray")
@@ -102,10 +108,8 @@ def as_data_url(picture: Image.Image) -> str:
 
 def read_log(stage: Path) -> list[dict[str, float]]:
     """The log of a stage's last checkpoint; nothing when it left none."""
-    states = sorted(
-        stage.glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime
-    )
-    return json.loads(states[-1].read_text(encoding="utf-8"))["log_history"] if states else []
+    last = last_checkpoint(stage)
+    return TrainerState.load_from_json(str(last / "trainer_state.json")).log_history if last else []
 
 
 def draw_curves(stage: str, log: list[dict[str, float]]) -> str:
