@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lisa.model.config import LisaConfig
 from lisa.model.convert import write_config
 from lisa.model.lisa import LisaModel
-from lisa.model.nano import NanoDecoder, VisionTower
+from lisa.model.nano import HEAD_CHANNELS, NanoDecoder, VisionTower
 from lisa.model.processor import add_seg_token
 from lisa.model.vlm import NanoVlm
 from lisa.model.weights import write_file
@@ -47,7 +47,7 @@ def tiny_config(tokenizer: Tokenizer, **changes: Any) -> LisaConfig:
     return LisaConfig.tiny(seg_token_id, seg_token_id, **changes)
 
 
-def lively_model(config: LisaConfig, seed: int = 5) -> LisaModel:
+def lively_model(config: LisaConfig, seed: int = 13) -> LisaModel:
     """Random weights, large enough to matter; the same ones for the same seed."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
@@ -67,16 +67,25 @@ def liven_language(vlm: NanoVlm) -> None:
     vlm.vocabulary[CONTROL_TOKENS.index("<|im_end|>")] *= 1.7
     vlm.seg_input.normal_()
     vlm.seg_output.normal_(std=2.0)
+    vlm.projector.place_embedding.weight.normal_(std=0.3)
     vlm.projector.kind_embedding.normal_(std=0.3)
     vlm.projector.score_embedding.normal_(std=0.3)
-    vlm.projector.class_embeddings.normal_(std=3)
-    vlm.projector.concept_embeddings.normal_(std=3)
+    vlm.projector.comma_id.fill_(len(CONTROL_TOKENS))
+    for ids in (vlm.projector.class_ids, vlm.projector.concept_ids):
+        name_at_random(ids, len(vlm.vocabulary))
+
+
+def name_at_random(ids: Tensor, vocabulary: int) -> None:
+    """Names of one, two and three tokens."""
+    ids.random_(len(CONTROL_TOKENS) + 1, vocabulary)
+    lengths = 1 + torch.arange(len(ids)) % 3
+    ids[torch.arange(ids.shape[1]) >= lengths[:, None]] = -1
 
 
 def liven_decoder(decoder: NanoDecoder, side: int) -> None:
     """Masks with an inside and an outside, and a tower that is sure of what it sees."""
     settle(decoder.tower, side)
-    decoder.tower.classifier.weight *= 40
+    tell_apart(decoder.tower, side)
     for name, part in decoder.named_children():
         if name not in ("tower", "neck"):
             for matrix in matrices(part):
@@ -89,7 +98,19 @@ def settle(tower: VisionTower, side: int) -> None:
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.9
     tower.train()
-    tower(torch.stack([pixel_values(side, seed) for seed in range(4)]))
+    tower(some_pictures(side))
+
+
+def tell_apart(tower: VisionTower, side: int) -> None:
+    """Let the classifier look at how pictures differ, not at what they have in common."""
+    tower.eval()
+    common = tower(some_pictures(side)).stride32[:, -HEAD_CHANNELS:].mean((0, 2, 3))
+    tower.classifier.weight *= 100
+    tower.classifier.bias.copy_(-(tower.classifier.weight @ common))
+
+
+def some_pictures(side: int) -> Tensor:
+    return torch.stack([pixel_values(side, seed) for seed in range(4)])
 
 
 def matrices(part: nn.Module) -> list[Tensor]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lisa.errors import ModelError
@@ -17,6 +17,7 @@ FIELDS = (
     "prompt_size",
     "image_size",
     "grid",
+    "found_tokens",
     "found_concepts",
     "found_classes",
     "concepts",
@@ -41,21 +42,29 @@ def test_defaults_build_without_arguments() -> None:
     assert (config.concepts, config.trained_on) == ([], [])
 
 
+@settings(deadline=None)
 @given(
     image_size=st.integers(1, 40).map(lambda n: 32 * n),
     grid=st.integers(1, 12),
+    found_tokens=st.integers(1, 64),
     concepts=st.lists(st.text(max_size=8), max_size=5),
     threshold=st.floats(0.01, 0.99),
     trained_on=st.lists(st.text(max_size=8), max_size=3),
 )
 def test_json_there_and_back(
-    image_size: int, grid: int, concepts: list[str], threshold: float, trained_on: list[str]
+    image_size: int,
+    grid: int,
+    found_tokens: int,
+    concepts: list[str],
+    threshold: float,
+    trained_on: list[str],
 ) -> None:
     config = LisaConfig.tiny(
         50,
         50,
         image_size=image_size,
         grid=grid,
+        found_tokens=found_tokens,
         concepts=concepts,
         mask_threshold=threshold,
         trained_on=trained_on,
@@ -83,12 +92,10 @@ def test_two_configurations_share_nothing() -> None:
     assert LisaConfig.tiny(5, 5).decoder is not LisaConfig.tiny(5, 5).decoder
 
 
-@pytest.mark.parametrize(("concepts", "expected"), [(0, 4 + 0 + 1), (1, 4 + 1 + 1), (9, 4 + 2 + 1)])
-def test_there_are_no_visual_tokens_for_concepts_that_are_not_there(
-    concepts: int, expected: int
-) -> None:
-    names = [f"thing {n}" for n in range(concepts)]
-    assert LisaConfig.tiny(5, 5, concepts=names).visual_tokens == expected
+@pytest.mark.parametrize("concepts", [[], ["cat"], ["cat"] * 9])
+def test_a_picture_takes_as_much_room_whatever_can_be_found_in_it(concepts: list[str]) -> None:
+    config = LisaConfig.tiny(5, 5, grid=3, found_tokens=7, concepts=concepts)
+    assert config.visual_tokens == 9 + 7
 
 
 def test_language_fields_reach_the_language_model() -> None:
@@ -108,6 +115,7 @@ BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"image_size": True}, "image_size is True", "whole number"),
     ({"prompt_size": 0}, "prompt_size is 0", "at least 1"),
     ({"grid": 1.5}, "grid is 1.5", "whole number"),
+    ({"found_tokens": 0}, "found_tokens is 0", "at least 1"),
     ({"found_concepts": -1}, "found_concepts is -1", "at least 0"),
     ({"found_classes": None}, "found_classes is None", "whole number"),
     ({"seg_token_id": -5}, "seg_token_id is -5", "at least 0"),

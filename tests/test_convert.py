@@ -16,9 +16,11 @@ from lisa.model import convert
 from lisa.model.build import build
 from lisa.model.nano import VisionTower
 from lisa.model.processor import LisaProcessor
-from lisa.model.weights import assemble
+from lisa.model.vlm import NAME_TOKENS
+from lisa.model.weights import assemble, read_file
 from lively_model import CONTROL_TOKENS, chat_tokenizer
 from published_tower import published_state
+from tiny_model import tiny_model
 
 WIDTH, LAYERS, HEADS, KEY_HEADS, INNER = 64, 3, 4, 2, 96
 NAMES = [f"class {n}" for n in range(1000)]
@@ -348,20 +350,33 @@ def test_the_tokenizer_is_the_published_one_and_seg(starting: Path, gguf_file: P
         assert processor.tokenizer.encode(text, add_special_tokens=False).ids == expected
 
 
-def test_names_are_written_in_the_language_models_own_words(starting: Path) -> None:
+def test_names_are_written_in_the_language_models_own_tokens(starting: Path) -> None:
     model, processor = build(starting, "cpu")
-    projector, table = model.vlm.projector, model.vlm.vocabulary
+    projector = model.vlm.projector
+    for row, name in [
+        (projector.concept_ids[1], "cup of tea"),
+        (projector.class_ids[999], NAMES[999]),
+    ]:
+        ids = [token_id for token_id in row.tolist() if token_id >= 0]
+        assert processor.tokenizer.decode(ids) == f" {name}"
+        assert row.tolist() == ids + [-1] * (len(row) - len(ids))
+    assert processor.tokenizer.decode([int(projector.comma_id)]) == ","
 
-    def mean(name: str) -> Tensor:
-        ids = processor.phrase_ids(name)
-        return sum((table[i] for i in ids), torch.zeros(WIDTH)) / len(ids)
 
-    torch.testing.assert_close(
-        projector.concept_embeddings[1], mean("cup of tea"), rtol=1e-3, atol=1e-3
-    )
-    torch.testing.assert_close(
-        projector.class_embeddings[999], mean(NAMES[999]), rtol=1e-3, atol=1e-3
-    )
+def test_tokens_of_names_are_kept_as_whole_numbers(starting: Path) -> None:
+    """Half precision would make other names of them."""
+    stored = read_file(starting / "lisa.safetensors")
+    for name in ("class_ids", "concept_ids", "comma_id"):
+        assert stored[f"vlm.projector.{name}"].dtype == torch.int64
+
+
+def test_a_name_without_room_is_named() -> None:
+    model, processor = tiny_model()
+    long = "extraordinarily long-winded denomination"
+    count = len(processor.phrase_ids(long))
+    assert count > NAME_TOKENS
+    with pytest.raises(ModelError, match=f"'{long}' has {count} tokens; expected at most 12"):
+        convert.write_names(model, processor, [*NAMES[:-1], long])
 
 
 def test_the_same_checkpoints_give_the_same_files(

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from lisa.data.imagenet import ImageNetClass, imagenet_classes, word_table
+from lisa.data.imagenet import ImageNetClass, imagenet_classes, word_table, words_of_labels
 
 CLASSES = imagenet_classes()
 
@@ -55,6 +55,15 @@ def test_the_table_says_which_classes_a_word_is_true_of() -> None:
     for index in (0, 281, 999):
         true = {words[row] for row in np.flatnonzero(table[:, index])}
         assert true == {CLASSES[index].name, *CLASSES[index].is_a}
+
+
+def test_the_words_of_a_label_are_the_names_and_kinds_of_its_class() -> None:
+    words = words_of_labels()
+    assert {"tabby", "cat", "animal"} <= set(words["tabby"])
+    assert "dog" not in words["tabby"]
+    for label, true in words.items():
+        assert label == true[0] and all(word == word.lower() for word in true)
+    assert len(words) > 990  # "crane" is a bird and a machine
 
 
 def test_the_table_of_two_classes() -> None:

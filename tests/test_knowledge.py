@@ -2,13 +2,15 @@
 
 import re
 from collections import Counter
+from importlib import resources
 
 import pytest
 
-from lisa.data.knowledge import Thing, read_line, things
+from lisa.data.knowledge import Thing, is_held_out, new_phrasings, read_line, taught, things
 from lisa.errors import DataError
 
-THINGS = list(things().values())
+KNOWN = things()
+THINGS = list(KNOWN.values())
 QUESTIONS = [text for thing in THINGS for _, text in thing.questions]
 KINDS = {
     "attribute",
@@ -62,10 +64,10 @@ def test_the_stems_bring_words_together() -> None:
     assert stem("cup") != stem("cupboard")
 
 
-def test_a_thing_has_eight_questions_of_five_kinds_or_more() -> None:
+def test_a_thing_has_eight_questions_or_more_of_five_kinds_or_more() -> None:
     for thing in THINGS:
         kinds = {kind for kind, _ in thing.questions}
-        assert len(thing.questions) == 8, thing.name
+        assert len(thing.questions) >= 8, thing.name
         assert len(kinds) >= 5, thing.name
         assert kinds <= KINDS, thing.name
 
@@ -79,7 +81,7 @@ def test_no_question_gives_its_answer_away() -> None:
 
 
 def test_there_are_many_things_and_none_twice() -> None:
-    assert len(THINGS) > 600
+    assert len(THINGS) >= 700
     names = [thing.name for thing in THINGS]
     assert len(names) == len(set(names))
 
@@ -105,7 +107,7 @@ def test_openings_are_balanced() -> None:
     assert 0.35 < asked < 0.65
     for thing in THINGS:
         first = Counter(text.split()[0].lower() for _, text in thing.questions)
-        assert first.most_common(1)[0][1] <= 4, thing.name
+        assert first.most_common(1)[0][1] <= len(thing.questions) / 2, thing.name
 
 
 def test_the_kinds_are_balanced() -> None:
@@ -113,6 +115,50 @@ def test_the_kinds_are_balanced() -> None:
     assert set(kinds) == KINDS
     assert min(kinds.values()) > 0.05 * len(QUESTIONS)
     assert max(kinds.values()) < 0.25 * len(QUESTIONS)
+
+
+def test_one_thing_in_ten_is_held_out_and_some_of_every_field() -> None:
+    held_out = [thing.held_out for thing in THINGS]
+    assert 0.09 < sum(held_out) / len(held_out) < 0.11
+    for field in resources.files("lisa.data.knowledge").iterdir():
+        if field.name.endswith(".jsonl"):
+            lines = field.read_text(encoding="utf-8").splitlines()
+            assert any(read_line(line, field.name).held_out for line in lines), field.name
+
+
+def test_a_fifth_of_the_phrasings_is_held_out_whatever_they_are_about() -> None:
+    assert 0.15 < sum(map(is_held_out, QUESTIONS)) / len(QUESTIONS) < 0.25
+    for kind in KINDS:
+        held = [is_held_out(text) for thing in THINGS for k, text in thing.questions if k == kind]
+        assert 0.15 < sum(held) / len(held) < 0.25, kind
+
+
+def test_which_phrasings_are_held_out_never_changes() -> None:
+    """Figures of later weights are compared with those of earlier ones."""
+    held = [n for n in range(40) if is_held_out(f"question {n}")]
+    assert held == [2, 7, 12, 25, 26, 29, 35, 37]
+
+
+def test_what_is_taught_holds_nothing_that_is_held_out() -> None:
+    held_out = {thing.name for thing in THINGS if thing.held_out}
+    known = taught()
+    assert known.keys() == {thing.name for thing in THINGS} - held_out
+    for name, thing in known.items():
+        every = KNOWN[name].questions
+        assert thing.questions == tuple(q for q in every if not is_held_out(q[1]))
+        assert len(thing.questions) >= 5, name
+    said = {text for thing in known.values() for _, text in thing.questions}
+    unseen = {text for thing in THINGS if thing.held_out for _, text in thing.questions}
+    assert not said & unseen
+
+
+def test_new_phrasings_are_the_other_questions_about_what_is_taught() -> None:
+    known, new = taught(), new_phrasings()
+    assert len(new) > 600 and new.keys() <= known.keys()
+    for name, thing in known.items():
+        questions = new[name].questions if name in new else ()
+        assert {*questions, *thing.questions} == set(KNOWN[name].questions)
+        assert not {*questions} & {*thing.questions}
 
 
 def test_a_synonym_means_one_thing_only() -> None:
@@ -135,7 +181,7 @@ def test_each_because_is_a_clause() -> None:
 
 
 def test_the_order_is_that_of_the_files() -> None:
-    assert list(things()) == [thing.name for thing in THINGS]
+    assert list(KNOWN) == [thing.name for thing in THINGS]
     assert THINGS[0].name == "hot dog"
 
 
@@ -146,6 +192,8 @@ def test_a_line_becomes_a_thing() -> None:
     )
     questions = (("function", "a?"), ("function", "b?"), ("part", "c"))
     assert read_line(line, "here") == Thing("cat", ("kitty",), "it purrs", questions)
+    held_out = line.replace("{", '{"held_out": true, ', 1)
+    assert read_line(held_out, "here").held_out
 
 
 @pytest.mark.parametrize(

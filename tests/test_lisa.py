@@ -49,8 +49,13 @@ def answer(
 
 def assert_same(one: Generated, other: Generated) -> None:
     assert one.token_ids == other.token_ids
+    torch.testing.assert_close(one.prompts, other.prompts, rtol=0, atol=1e-4)
+    assert_same_masks(one.masks, other.masks)
+
+
+def assert_same_masks(one: DecodedMasks, other: DecodedMasks) -> None:
     for name in ("low_res_masks", "iou_logits", "similarity"):
-        left, right = getattr(one.masks, name), getattr(other.masks, name)
+        left, right = getattr(one, name), getattr(other, name)
         torch.testing.assert_close(left, right, rtol=0, atol=1e-4)
 
 
@@ -110,7 +115,7 @@ def test_the_cache_changes_nothing(
         ended = [processor.end_token_id] if len(one.token_ids) < 48 else choices[-1:]
         assert choices == one.token_ids + ended
         assert output.masks is not None
-        assert_same(one, Generated(one.token_ids, output.masks))
+        assert_same(one, Generated(one.token_ids, output.masks, output.seg_prompts))
 
 
 def test_the_states_that_become_prompts_are_those_before_each_seg(
@@ -125,7 +130,7 @@ def test_the_states_that_become_prompts_are_those_before_each_seg(
         places = [n for n, i in enumerate(batch.input_ids[0]) if i == model.config.seg_token_id]
         prompts = model.head(torch.stack([hidden[place - 1] for place in places]))
         masks = model.decoder.decode(features, prompts, torch.zeros(2, dtype=torch.long))
-    assert_same(one, Generated(one.token_ids, masks))
+    assert_same(one, Generated(one.token_ids, masks, prompts))
 
 
 def test_a_batch_answers_as_each_question_alone(
@@ -181,8 +186,8 @@ def test_a_given_answer_is_read_as_it_is(
     assert one.masks.low_res_masks.shape == (count, 16, 16)
     batch, _ = row_of(processor, 0, QUESTIONS[0], one.token_ids)
     with torch.no_grad():
-        masks = model(batch).masks
-    assert_same(one, Generated(one.token_ids, masks))
+        output = model(batch)
+    assert_same(one, Generated(one.token_ids, output.masks, output.seg_prompts))
 
 
 def test_a_given_answer_is_read_to_its_end(
@@ -264,6 +269,17 @@ def test_logits_are_those_before_each_label(model: LisaModel, processor: LisaPro
     torch.testing.assert_close(supervised, everywhere[before])
 
 
+def test_hidden_states_are_read_without_a_mask(model: LisaModel, processor: LisaProcessor) -> None:
+    batch = batch_of(processor)
+    with torch.no_grad():
+        output = model(batch)
+        visual = model.vlm.visual_embeddings(model.decoder.encode_image(batch.pixel_values))
+        logits, seg_prompts, seg_rows = model.read(model.vlm.hidden_states(batch, visual), batch)
+    torch.testing.assert_close(logits, output.logits)
+    torch.testing.assert_close(seg_prompts, output.seg_prompts)
+    assert seg_rows.tolist() == output.seg_rows.tolist()
+
+
 def test_targets_are_segmented_by_name_alone(model: LisaModel, processor: LisaProcessor) -> None:
     batch = batch_of(processor)
     with torch.no_grad():
@@ -273,7 +289,7 @@ def test_targets_are_segmented_by_name_alone(model: LisaModel, processor: LisaPr
         prompt = model.vlm.projector.name_prompt(name)
         expected = model.decoder.decode(features, prompt, torch.tensor([1]))
     assert masks.low_res_masks.shape == (4, 16, 16)
-    assert_same(Generated([], masks.select(torch.tensor([2]))), Generated([], expected))
+    assert_same_masks(masks.select(torch.tensor([2])), expected)
 
 
 def test_everything_that_is_new_can_learn(processor: LisaProcessor) -> None:
@@ -341,6 +357,9 @@ def test_the_parts_start_with_the_weights_they_gave_themselves() -> None:
     lateral = model.decoder.neck.lateral32.weight  # PyTorch's own: uniform, 1 / sqrt(inputs)
     assert float(lateral.abs().max()) == pytest.approx(lateral.shape[1] ** -0.5, rel=0.05)
     assert float(model.vlm.vocabulary.std()) == pytest.approx(0.02, rel=0.1)
+    places = model.vlm.projector.place_embedding  # they whisper beside the words
+    assert float(places.weight.std()) == pytest.approx(0.005, rel=0.1)
+    assert not places.bias.any()
 
 
 def test_masks_are_split_by_answer() -> None:

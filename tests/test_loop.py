@@ -2,7 +2,10 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +15,6 @@ from torch import Tensor, nn
 
 from lisa.data.mixture import Photos, Stream
 from lisa.errors import ModelError
-from lisa.model.interfaces import Batch
-from lisa.model.processor import LisaProcessor
 from lisa.training.eyes import EyesTask, eyes_stream
 from lisa.training.loop import (
     Losses,
@@ -25,6 +26,7 @@ from lisa.training.loop import (
     warm_up,
 )
 from lisa.training.mind import MindTask, mind_stream
+from lisa.training.words import WordsTask, encode_scenes, words_stream
 from tiny_model import tiny_model
 from training_data import SIDE, write_training_data
 
@@ -38,15 +40,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def eyes(data: Path) -> Stream:
-    return Stream(eyes_stream(Photos(data), SIDE, 3), 100, 0)
+    return Stream(eyes_stream(data, Photos(data), SIDE, 3, 2), 100, 0)
+
+
+def words(data: Path) -> Stream:
+    return Stream(words_stream(tiny_model()[1].config, 2, True), 100, 0)
 
 
 def mind(data: Path) -> Stream:
     return Stream(mind_stream(data, Photos(data), SIDE, 2, True), 100, 0)
 
 
-STAGES = {"eyes": (EyesTask, eyes), "mind": (MindTask, mind)}
-both_stages = pytest.mark.parametrize("stage", STAGES)
+STAGES = {"eyes": (EyesTask, eyes), "words": (WordsTask, words), "mind": (MindTask, mind)}
+all_stages = pytest.mark.parametrize("stage", STAGES)
 
 
 class Killed(Exception):
@@ -62,7 +68,7 @@ class Recorded(Task):
         self.losses: list[float] = []
         object.__setattr__(self, "task", task)  # not a second owner of the model
 
-    def forward(self, batch: Batch) -> Losses:
+    def forward(self, batch: Any) -> Losses:
         if len(self.losses) == self.killed_at:
             raise Killed
         losses = self.task(batch)
@@ -75,33 +81,37 @@ class Recorded(Task):
 
 def prepare(
     stage: str, killed_at: int | None = None, seed: int = 0
-) -> tuple[Recorded, LisaProcessor]:
+) -> tuple[Recorded, Callable[[list[Any]], Any]]:
+    """A stage's task, and what makes its samples a batch."""
     model, processor = tiny_model()
     torch.manual_seed(seed)
-    return Recorded(STAGES[stage][0](model), killed_at), processor
+    encode = partial(encode_scenes, processor=processor) if stage == "words" else processor.encode
+    return Recorded(STAGES[stage][0](model), killed_at), encode
 
 
-def run(task: Task, processor: LisaProcessor, stream: Stream, out: Path) -> list[dict[str, float]]:
-    return run_stage(task, stream, processor, SCHEDULE, out, device=CPU)
+def run(
+    task: Task, encode: Callable[[list[Any]], Any], stream: Stream, out: Path
+) -> list[dict[str, float]]:
+    return run_stage(task, stream, encode, SCHEDULE, out, device=CPU)
 
 
 # Stopped and resumed
 
 
-@both_stages
+@all_stages
 def test_a_run_killed_after_a_checkpoint_goes_on_as_if_never_stopped(
     stage: str, data: Path, tmp_path: Path
 ) -> None:
     stream = STAGES[stage][1](data)
-    whole, processor = prepare(stage)
-    run(whole, processor, stream, tmp_path / "whole")
+    whole, encode = prepare(stage)
+    run(whole, encode, stream, tmp_path / "whole")
     assert len(whole.losses) == SCHEDULE.steps
 
-    killed, processor = prepare(stage, killed_at=3)
+    killed, encode = prepare(stage, killed_at=3)
     with pytest.raises(Killed):
-        run(killed, processor, stream, tmp_path / "stopped")
-    resumed, processor = prepare(stage, seed=9)  # what is new in it comes from the checkpoint
-    run(resumed, processor, stream, tmp_path / "stopped")
+        run(killed, encode, stream, tmp_path / "stopped")
+    resumed, encode = prepare(stage, seed=9)  # what is new in it comes from the checkpoint
+    run(resumed, encode, stream, tmp_path / "stopped")
 
     assert killed.losses == pytest.approx(whole.losses[:3], abs=1e-6)
     assert resumed.losses == pytest.approx(whole.losses[2:], abs=1e-6)
@@ -111,10 +121,10 @@ def test_a_run_killed_after_a_checkpoint_goes_on_as_if_never_stopped(
 
 
 def test_a_finished_stage_is_left_as_it_is(data: Path, tmp_path: Path) -> None:
-    first, processor = prepare("eyes")
-    run(first, processor, eyes(data), tmp_path)
-    again, processor = prepare("eyes", killed_at=0)
-    run(again, processor, eyes(data), tmp_path)
+    first, encode = prepare("eyes")
+    run(first, encode, eyes(data), tmp_path)
+    again, encode = prepare("eyes", killed_at=0)
+    run(again, encode, eyes(data), tmp_path)
     assert again.losses == []
     assert again.state_dict().keys() == first.state_dict().keys()
     assert all(value.equal(first.state_dict()[name]) for name, value in again.state_dict().items())
@@ -135,12 +145,12 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path: P
 # What a stage trains and keeps
 
 
-@both_stages
+@all_stages
 def test_a_stage_trains_only_what_its_task_names(stage: str, data: Path, tmp_path: Path) -> None:
-    task, processor = prepare(stage)
+    task, encode = prepare(stage)
     before = {name: value.clone() for name, value in task.model.state_dict().items()}
     schedule = dataclasses.replace(SCHEDULE, steps=2)
-    run_stage(task, STAGES[stage][1](data), processor, schedule, tmp_path, device=CPU)
+    run_stage(task, STAGES[stage][1](data), encode, schedule, tmp_path, device=CPU)
     after = task.model.state_dict()
     moved = {f"model.{name}" for name in after if not after[name].equal(before[name])}
     trained = task.trained_names()
@@ -158,9 +168,9 @@ def keys_of(path: Path) -> set[str]:
 
 
 def test_only_the_last_two_checkpoints_are_kept(data: Path, tmp_path: Path) -> None:
-    task, processor = prepare("eyes")
+    task, encode = prepare("eyes")
     schedule = dataclasses.replace(SCHEDULE, save_every=1)
-    run_stage(task, eyes(data), processor, schedule, tmp_path, device=CPU)
+    run_stage(task, eyes(data), encode, schedule, tmp_path, device=CPU)
     assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-4"}
 
 
@@ -187,12 +197,12 @@ def test_weights_of_another_task_do_not_fit() -> None:
 
 
 def test_losses_by_name_and_validation_scores_are_logged(data: Path, tmp_path: Path) -> None:
-    task, processor = prepare("eyes")
+    task, encode = prepare("eyes")
     measured = iter([0.25, 0.75])
     log = run_stage(
         task,
         eyes(data),
-        processor,
+        encode,
         SCHEDULE,
         tmp_path,
         device=CPU,
@@ -201,7 +211,9 @@ def test_losses_by_name_and_validation_scores_are_logged(data: Path, tmp_path: P
     scores = {entry["step"]: entry["val_iou"] for entry in log if "val_iou" in entry}
     assert scores == {2: 0.25, 4: 0.75}
     (entry,) = (entry for entry in log if "loss" in entry)
-    parts = [entry[f"loss_{name}"] for name in ("bce", "dice", "quality", "here")]
+    parts = [
+        entry[f"loss_{name}"] for name in ("bce", "dice", "quality", "here", "denied", "somewhere")
+    ]
     assert sum(parts) == pytest.approx(np.mean(task.losses), rel=1e-4)
     assert entry["loss"] == pytest.approx(np.mean(task.losses), rel=1e-4)
     tags = scalar_tags(tmp_path)

@@ -1,6 +1,7 @@
 """Every loss against the formula it stands for, written out in numpy or token by token."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,12 +13,14 @@ from lisa.training.loss import (
     MaskLossWeights,
     answer_loss,
     bce_loss,
+    denial_loss,
     dice_loss,
     here_loss,
     mask_loss,
     prompt_loss,
     quality_loss,
     soft_iou,
+    somewhere_loss,
 )
 
 SIDE = 8  # of a low-resolution mask
@@ -150,6 +153,30 @@ def test_half_covered_counts_as_here() -> None:
     half[:, :2] = 1  # the upper half of both upper cells
     sure = torch.tensor([[[50.0, 50.0], [-50.0, -50.0]]])
     assert float(here_loss(sure, half)) == pytest.approx(0, abs=1e-6)
+
+
+@random_draws
+def test_denying_is_the_cross_entropy_with_nowhere(seed: int) -> None:
+    similarity = draw_masks(seed)[0]
+    expected = cross_entropy(similarity, np.zeros_like(similarity)).mean()
+    assert float(denial_loss(torch.from_numpy(similarity))) == pytest.approx(expected, **CLOSE)
+
+
+@random_draws
+def test_somewhere_is_the_cross_entropy_of_each_surest_location(seed: int) -> None:
+    similarity = draw_masks(seed)[0]
+    surest = np.array([max(row) for row in similarity.reshape(3, -1).tolist()])
+    expected = cross_entropy(surest, np.ones(3)).mean()
+    assert float(somewhere_loss(torch.from_numpy(similarity))) == pytest.approx(expected, **CLOSE)
+
+
+@pytest.mark.parametrize("loss", [denial_loss, somewhere_loss])
+def test_nothing_costs_nothing_and_is_still_a_part_of_the_graph(
+    loss: Callable[[Tensor], Tensor],
+) -> None:
+    value = loss(torch.zeros(0, COARSE, COARSE, requires_grad=True))
+    value.backward()
+    assert value.item() == 0
 
 
 def test_mask_loss_weighs_its_parts_and_takes_dice_of_present_things_only() -> None:

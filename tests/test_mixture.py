@@ -40,7 +40,7 @@ def stream(root: Path, seed: int = 3) -> Stream:
     photos = Photos(root)
 
     def make(random: np.random.Generator) -> list[Example]:
-        return eye_examples(photos.draw(random, 48), random, 3, {"cat": ("kitty",)})
+        return eye_examples(photos.draw(random, 48), random, 3, {"cat": ("kitty",)}, 2)
 
     return Stream(make, 100, seed)
 

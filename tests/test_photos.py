@@ -233,6 +233,16 @@ def test_labelled_photographs_in_the_order_of_their_names(tmp_path: Path) -> Non
     assert np.array_equal(folder[0][0], painted(THINGS["a.png"]))
 
 
+def test_labelled_folders_are_those_that_are_there(tmp_path: Path) -> None:
+    assert photos.labelled_folders(tmp_path) == []
+    images = [{"file_name": "b.png", "label": "dog"}]
+    for name in ("imagelevel_caltech101", "coco_union", "imagelevel_unknown"):
+        make_folder(tmp_path / "photos" / name, {"images": images})
+    (folder,) = photos.labelled_folders(tmp_path)
+    assert folder.folder.name == "imagelevel_caltech101"
+    assert [label for _, label in folder] == ["dog"]
+
+
 def test_a_photograph_without_a_label_is_named(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "pets", {"images": [{"file_name": "b.png"}]})
     with pytest.raises(DataError, match=r"'b\.png' in .*'label' is missing; expected a str"):

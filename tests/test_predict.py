@@ -11,12 +11,13 @@ import pytest
 import torch
 
 import lisa
+from lisa import predict
 from lisa.errors import ImageError, LisaError, ModelError, QuestionError
 from lisa.example import MAX_QUESTION_CHARACTERS
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import LisaProcessor
 from lisa.predict import BATCH_SIZE, REMEMBERED_IMAGES, Segmenter, fingerprint
-from lisa.result import Result
+from lisa.result import Mask, Result
 from lively_model import picture
 
 QUESTIONS = ["what is the cat?", "a", "no cup in the umbrella?", "what is assistant?", "the cat?"]
@@ -388,3 +389,28 @@ def test_a_directory_is_loaded_under_its_name(tiny_directory: Path) -> None:
 def test_a_model_that_is_not_there_is_named(load: Callable[[], Segmenter]) -> None:
     with pytest.raises(ModelError, match=r"model '(no/such/model)?' .*; expected 'nano' or"):
         load()
+
+
+# A closer look
+
+
+def test_each_mask_is_looked_at_from_closer_by_and_the_surer_one_is_kept(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, top, right, bottom = 8, 4, 40, 30
+
+    def masks(box: tuple[int, int, int, int] | None) -> list[Mask]:
+        monkeypatch.setattr(predict, "closer_box", lambda mask: box)
+        asked = [(picture(seed=seed), question) for seed in range(4) for question in QUESTIONS]
+        return [mask for pair in asked for mask in segmenter.segment(*pair).masks]
+
+    looked = list(zip(masks(None), masks((left, top, right, bottom)), strict=True))
+    kept = [pair for pair in looked if pair[0].score == pair[1].score]
+    replaced = [pair for pair in looked if pair[0].score != pair[1].score]
+    assert kept and replaced  # both happen
+    assert all(np.array_equal(before.mask, after.mask) for before, after in kept)
+    for before, after in replaced:
+        assert after.score > before.score and after.phrase == before.phrase
+        outside = after.mask.copy()
+        outside[top:bottom, left:right] = False
+        assert after.mask.any() and not outside.any()

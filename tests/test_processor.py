@@ -22,6 +22,7 @@ from lisa.model.processor import (
     LisaProcessor,
     add_seg_token,
     check_seg_token,
+    closer_box,
     group_by_image,
     pad,
     phrases,
@@ -130,6 +131,10 @@ def test_answers_are_read_as_the_tokenizer_itself_reads_them(made: LisaProcessor
 
 def test_a_name_is_read_as_it_stands_in_running_text(made: LisaProcessor) -> None:
     assert made.phrase_ids(" umbrella ") == plain(made, "what umbrella")[len(plain(made, "what")) :]
+
+
+def test_a_comma_is_the_token_between_names(made: LisaProcessor) -> None:
+    assert made.tokenizer.decode([made.comma_id]) == ","
 
 
 def test_two_threads_cannot_make_text_a_control_token(made: LisaProcessor) -> None:
@@ -244,6 +249,22 @@ def test_questions_about_one_picture_share_a_row(made: LisaProcessor) -> None:
             (batch.labels, labels, -100),
         ):
             assert tensor[row].tolist() == expected + [padding] * (tensor.shape[1] - length)
+
+
+def test_text_needs_no_picture(made: LisaProcessor) -> None:
+    one, two, three = three_examples()
+    whole, text = made.encode([one, two, three]), made.encode_text([[one, two], [three]])
+    for name in ("input_ids", "segments", "position_ids", "labels"):
+        assert torch.equal(getattr(text, name), getattr(whole, name)), name
+    assert text.pixel_values.numel() == 0
+    assert (text.masks, text.phrase_ids, text.present) == (None, None, None)
+
+
+def test_rows_go_by_what_is_given_and_not_by_the_picture(made: LisaProcessor) -> None:
+    """Imagined scenes share one picture that is none."""
+    one, two, _ = three_examples()
+    assert one.image is two.image
+    assert made.encode_text([[one], [two]]).segments.amax(1).tolist() == [1, 1]
 
 
 def test_targets_are_those_that_are_called_something(made: LisaProcessor) -> None:
@@ -487,6 +508,38 @@ def far_from_border(mask: np.ndarray, cell: tuple[int, int]) -> np.ndarray:
     return views.all((2, 3)) | ~views.any((2, 3))
 
 
+@given(sizes, st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_a_closer_look_holds_the_mask_and_lies_in_the_picture(
+    size: tuple[int, int], seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    (top, bottom), (left, right) = (np.sort(generator.integers(0, side, 2)) for side in size)
+    mask = np.zeros(size, bool)
+    mask[top : bottom + 1, left : right + 1] = True
+    box = closer_box(mask)
+    if box is None:
+        assert mask.mean() > 0.05  # a small mask gains from it
+        return
+    x0, y0, x1, y1 = box
+    assert 0 <= x0 <= left <= right < x1 <= size[1]
+    assert 0 <= y0 <= top <= bottom < y1 <= size[0]
+    assert (x1 - x0) * (y1 - y0) < mask.size
+
+
+@pytest.mark.parametrize("mask", [np.zeros((30, 40), bool), np.ones((30, 40), bool)])
+def test_nothing_is_gained_by_a_closer_look_at_nothing_or_everything(mask: np.ndarray) -> None:
+    assert closer_box(mask) is None
+
+
+def test_a_closer_look_leaves_room_around_the_mask() -> None:
+    mask = np.zeros((400, 800), bool)
+    mask[100:200, 300:500] = True
+    left, top, right, bottom = closer_box(mask) or (0, 0, 0, 0)
+    assert 300 - left == right - 500 > 0  # as much on each side
+    assert 100 - top == bottom - 200 > 0
+
+
 # ------------------------------------------------------------------- answers
 
 
@@ -496,7 +549,8 @@ def generated(processor: LisaProcessor, ids: list[int]) -> Generated:
     low_res_masks = torch.full((count, 16, 16), 10.0)
     low_res_masks[1::2, 8:] = -10.0
     number = torch.arange(count).float()
-    return Generated(ids, DecodedMasks(low_res_masks, number, torch.zeros(count, 2, 2)))
+    masks = DecodedMasks(low_res_masks, number, torch.zeros(count, 2, 2))
+    return Generated(ids, masks, torch.zeros(count, 4))
 
 
 @pytest.mark.parametrize(
@@ -522,6 +576,11 @@ def test_an_answer_becomes_text_and_named_masks(
     assert [mask.area for mask in masks] == [(600, 300)[n % 2] for n in range(len(names))]
     expected = torch.arange(len(names)).float().sigmoid().tolist()
     assert [mask.score for mask in masks] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("answer", ["The cat.[SEG]", "[SEG].", "a cup[SEG] and a cat[SEG]", "No."])
+def test_an_answer_is_read_back_with_its_seg_tokens(made: LisaProcessor, answer: str) -> None:
+    assert made.read(made.answer_ids(answer)) == answer
 
 
 @given(st.lists(st.integers(0, 400), max_size=12))

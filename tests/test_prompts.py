@@ -13,6 +13,7 @@ from lisa.data.prompts import (
     name_question,
     other_words,
     present_answer,
+    with_article,
 )
 
 
@@ -65,10 +66,25 @@ def test_answers() -> None:
         (["cat"], "A cat."),
         (["cat", "dog"], "A cat and a dog."),
         (["cat", "dog", "hot dog"], "A cat, a dog and a hot dog."),
+        (["socks", "umbrella", "glass"], "Socks, an umbrella and a glass."),
     ],
 )
 def test_a_list_is_a_sentence(names: list[str], answer: str) -> None:
     assert listing_answer(names) == answer
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("cup", "a cup"),
+        ("apple", "an apple"),
+        ("Eiffel tower", "an Eiffel tower"),
+        ("socks", "socks"),
+        ("wine glass", "a wine glass"),
+    ],
+)
+def test_articles_go_by_the_look_of_the_word(name: str, said: str) -> None:
+    assert with_article(name) == said
 
 
 def test_other_words_are_other_words() -> None:

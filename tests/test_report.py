@@ -78,6 +78,8 @@ def test_the_page_shows_figures_curves_and_the_sheet(
 ) -> None:
     log = [{"step": 20.0, "loss": 2.0}, {"step": 40.0, "loss": 1.25}]
     write_state(tmp_path / "eyes" / "checkpoint-40", log)
+    log = [{"step": 10.0, "val_phrasings": 0.25}, {"step": 20.0, "val_phrasings": 0.5}]
+    write_state(tmp_path / "words" / "checkpoint-20", log)
     path = write_report(tmp_path / "model <1>", data, tmp_path)
     assert path == tmp_path / "report.html"
     page = path.read_text(encoding="utf-8")
@@ -86,6 +88,7 @@ def test_the_page_shows_figures_curves_and_the_sheet(
         "coco_union (annotations CC BY 4.0, photos by Flickr licence id), &lt;knowledge&gt;" in page
     )
     assert "eyes: loss, last 1.250" in page and "mind:" not in page
+    assert "words: val_phrasings, last 0.500" in page
     assert page.index("generate") < page.index("teacher-forced")
     (sheet,) = re.findall(r'src="data:image/png;base64,([^"]*)"', page)
     with PIL.Image.open(io.BytesIO(base64.b64decode(sheet))) as shown:

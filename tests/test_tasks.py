@@ -239,12 +239,28 @@ def check(made: Example, scene: Scene) -> None:
 def test_the_eyes_are_asked_by_name_for_what_is_there_and_what_is_not(
     scene: Scene, seed: int
 ) -> None:
-    made = eye_examples(scene, np.random.default_rng(seed), 4, {})
-    assert len(made) <= 4
+    made = eye_examples(scene, np.random.default_rng(seed), 4, {}, 2)
+    assert sum(one.mask.any() for one in made) <= 4
     for one in made:
         assert one.phrase in one.question
         check(one, scene)
     assert len({one.phrase for one in made}) == len(made)  # nothing is asked for twice
+
+
+@given(SEEDS, st.integers(0, 5), st.integers(0, 5), st.integers(0, 7))
+def test_half_of_what_is_missing_is_foreign_where_there_is_enough(
+    seed: int, absent: int, foreign: int, missing: int
+) -> None:
+    names = {"absent": [f"absent {n}" for n in range(absent)]}
+    names["elsewhere"] = [f"foreign {n}" for n in range(foreign)]
+    scene = scene_of([("cat", rectangle(0, 0, 9, 9))], **names)
+    made = eye_examples(scene, np.random.default_rng(seed), 4, {}, missing)
+    asked = [one.phrase for one in made if not one.mask.any()]
+    found = {kind: sum(name.startswith(kind) for name in asked) for kind in ("absent", "foreign")}
+    assert len(set(asked)) == len(asked) == sum(found.values()) <= missing
+    assert found["foreign"] == min(foreign, (missing + 1) // 2)
+    assert len(asked) == missing or found["absent"] == absent
+    assert [one.phrase for one in made if one.mask.any()] == ["cat"]  # whatever is missing
 
 
 @settings(deadline=None)
@@ -262,7 +278,7 @@ def test_an_asker_tells_the_truth(scene: Scene, seed: int, reasoning: bool) -> N
 
 def asked(reasoning: bool, count: int = 3000) -> list[Example]:
     named = [("cat", rectangle(0, 0, 9, 9)), ("cat", rectangle(50, 5, 9, 30))]
-    scene = scene_of([*named, ("dog", rectangle(20, 40, 20, 20))])
+    scene = scene_of([*named, ("dog", rectangle(20, 40, 20, 20))], elsewhere=("nutmeg",))
     return Asker(KNOWLEDGE, reasoning).ask(scene, np.random.default_rng(0), count)
 
 
@@ -286,7 +302,10 @@ def test_the_kinds_of_questions_come_as_often_as_said() -> None:
     absent = [one for one in made if one.masks is not None and not len(one.masks)]
     implicit = [one for one in made if one.question.startswith("cat: ")]
     shares = [len(kind) / len(made) for kind in (implicit, absent, listed)]
-    assert shares == pytest.approx([0.42, 0.15, 0.07], abs=0.03)
+    assert shares == pytest.approx([0.45, 0.18, 0.06], abs=0.03)
+    foreign = [one for one in absent if one.phrase == "nutmeg"]
+    assert len(foreign) / len(absent) == pytest.approx(0.5, abs=0.05)
+    assert {one.phrase for one in absent} == {"zebra", "nutmeg"}
     assert sum(tasks.SHARES) == pytest.approx(1)
     assert sum(tasks.SHARES_WITHOUT_REASONING) == pytest.approx(1)
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,8 +13,17 @@ from lisa.model.config import LisaConfig
 from lisa.model.interfaces import PADDING_SEGMENT, PICTURE_SEGMENT, Batch
 from lisa.model.lisa import LisaModel
 from lisa.model.nano import ImageFeatures
-from lisa.model.processor import LisaProcessor
-from lisa.model.vlm import NanoVlm, SemanticProjector, segment_mask, visual_places
+from lisa.model.processor import LisaProcessor, pad
+from lisa.model.vlm import (
+    CLASS,
+    CONCEPT,
+    PLACE,
+    FoundNames,
+    NanoVlm,
+    SemanticProjector,
+    segment_mask,
+    visual_places,
+)
 from lively_model import chat_tokenizer, lively_model, picture, tiny_config
 
 QUESTIONS = ["what is the cat?", "no cup in the umbrella and the cup?", "a"]
@@ -208,55 +217,137 @@ def test_a_picture_becomes_as_many_tokens_as_the_configuration_says(
     assert visual.shape == (2, model.config.visual_tokens, model.vlm.hidden_size)
 
 
-def test_found_names_are_the_surest_ones_surest_first(features: ImageFeatures) -> None:
-    model = lively_model(tiny_config(chat_tokenizer()))
+def spelled(ids: Tensor, comma: Tensor) -> list[int]:
+    """The tokens of names [K, L], a comma after each."""
+    names = [[token for token in row if token >= 0] for row in ids.tolist()]
+    return [token for name in names if name for token in [*name, int(comma)]]
+
+
+def test_found_names_are_spelled_surest_first_concepts_before_classes(
+    features: ImageFeatures,
+) -> None:
+    model = lively_model(tiny_config(chat_tokenizer(), found_tokens=12))
     projector = bare(model.vlm.projector)
-    tokens = projector(features)[:, model.config.grid**2 :]  # two concepts, one class
-    probabilities = projector.concept_probabilities(features)
+    tokens = model.vlm.visual_embeddings(features)[:, model.config.grid**2 :]
+    concepts = model.vlm.name_embeddings(projector.concept_ids)
+    probabilities = projector.concept_probabilities(features, concepts)
     for row in range(2):
         peaks = [float(p.max()) for p in probabilities[row]]
         surest = sorted(range(len(peaks)), key=lambda n: -peaks[n])[:2]
-        torch.testing.assert_close(tokens[row, :2], projector.concept_embeddings[surest])
         best = int(features.semantic[row].flatten(1).max(1).values.argmax())
-        torch.testing.assert_close(tokens[row, 2], projector.class_embeddings[best])
+        names = torch.cat([projector.concept_ids[surest], projector.class_ids[[best]]])
+        ids = spelled(names, projector.comma_id)
+        torch.testing.assert_close(tokens[row, : len(ids)], model.vlm.vocabulary[ids])
+        assert not tokens[row, len(ids) :].any()
+
+
+slots = st.lists(st.lists(st.integers(5, 399), max_size=3), min_size=4, max_size=4)
+
+
+@given(st.lists(slots, min_size=1, max_size=2), st.integers(1, 20), st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_each_token_of_a_name_says_where_and_how_sure(
+    tiny: tuple[LisaModel, LisaProcessor], scenes: list[list[list[int]]], room: int, seed: int
+) -> None:
+    """Free slots take no room, and what does not fit is left out."""
+    model = tiny[0]
+    random = torch.Generator().manual_seed(seed)
+    projector, table = model.vlm.projector, model.vlm.vocabulary
+    places = torch.randn(len(scenes), 4, model.vlm.hidden_size, generator=random)
+    scores = torch.rand(len(scenes), 4, generator=random)
+    kinds = torch.randint(2, (4,), generator=random)
+    ids = torch.stack([pad([*names, [-1] * 3], -1)[:4] for names in scenes])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(projector, "found_tokens", room)
+        tokens = projector.spell(FoundNames(ids, places, scores, kinds), model.vlm.embed)
+    expected = torch.zeros(len(scenes), room, model.vlm.hidden_size)
+    for row, names in enumerate(scenes):
+        said = [
+            (token, n)
+            for n, name in enumerate(names)
+            if name
+            for token in [*name, int(projector.comma_id)]
+        ]
+        for place, (token, n) in enumerate(said[:room]):
+            kind = int(kinds[n])
+            sure = scores[row, n] * projector.score_embedding[kind]
+            about = places[row, n] + sure + projector.kind_embedding[kind]
+            expected[row, place] = table[token] + about
+    torch.testing.assert_close(tokens, expected)
+
+
+def test_lists_of_names_are_joined_one_after_the_other() -> None:
+    one, two = (
+        FoundNames(
+            torch.full((2, count, 3), count),
+            torch.full((2, count, 4), float(count)),
+            torch.full((2, count), float(count)),
+            torch.full((count,), kind),
+        )
+        for count, kind in ((2, CONCEPT), (1, CLASS))
+    )
+    joined = FoundNames.join([one, two])
+    assert joined.kinds.tolist() == [CONCEPT, CONCEPT, CLASS]
+    assert joined.ids[0, :, 0].tolist() == joined.scores[1].tolist() == [2, 2, 1]
+    assert joined.places.shape == (2, 3, 4)
 
 
 def test_a_place_is_the_mean_of_the_names_seen_there(features: ImageFeatures) -> None:
     model = lively_model(tiny_config(chat_tokenizer()))
     projector = bare(model.vlm.projector)
-    tokens = projector(features)[:, : model.config.grid**2]
-    concepts = projector.concept_probabilities(features)
+    tokens = model.vlm.visual_embeddings(features)[:, : model.config.grid**2]
+    concepts = model.vlm.name_embeddings(projector.concept_ids)
+    classes = model.vlm.name_embeddings(projector.class_ids)
+    probabilities = projector.concept_probabilities(features, concepts)
     for row, y, x in [(0, 0, 0), (1, 1, 0), (0, 0, 1)]:  # the map is as fine as the grid: 2x2
-        seen = concepts[row, :, y, x]
-        by_concept = (seen @ projector.concept_embeddings) / max(1.0, float(seen.sum()))
-        by_class = features.semantic[row, :, y, x] @ projector.class_embeddings
+        seen = probabilities[row, :, y, x]
+        by_concept = (seen @ concepts) / max(1.0, float(seen.sum()))
+        by_class = features.semantic[row, :, y, x] @ classes
         torch.testing.assert_close(
             tokens[row, y * 2 + x], by_concept + by_class, rtol=1e-4, atol=1e-4
         )
 
 
+def test_a_coarse_grid_takes_the_mean_of_its_places(
+    model: LisaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    projector = model.vlm.projector
+    seen = torch.randn(1, model.vlm.hidden_size, 4, 6)
+    tokens = projector.place_tokens(seen)
+    where = projector.place_vectors(2, 2)
+    corner = seen[0, :, 2:, :3].mean((1, 2))  # the lower left one of 2x2
+    torch.testing.assert_close(tokens[0, 2], corner + where[2] + projector.kind_embedding[PLACE])
+    monkeypatch.setattr(projector, "grid", 1)
+    assert projector.place_tokens(seen).shape == (1, 1, model.vlm.hidden_size)
+
+
 def test_what_is_found_says_where_and_how_sure(features: ImageFeatures) -> None:
-    model = lively_model(tiny_config(chat_tokenizer()))
+    model = lively_model(tiny_config(chat_tokenizer(), found_concepts=0))
     projector = bare(model.vlm.projector)
-    names = projector(features)
+    names = model.vlm.visual_embeddings(features)
     projector.place_embedding.weight.normal_()
     projector.score_embedding.normal_()
-    told = (projector(features) - names)[:, -1]  # the class that was found
+    told = (model.vlm.visual_embeddings(features) - names)[:, model.config.grid**2 :]
     peaks, cells = features.semantic.flatten(2).max(-1)
     for row in range(2):
         best = int(peaks[row].argmax())
         place = projector.place(2, 2)[cells[row, best]]
         where = F.linear(place, projector.place_embedding.weight)
-        sure = peaks[row, best] * projector.score_embedding[1]
-        torch.testing.assert_close(told[row], where + sure, rtol=1e-4, atol=1e-4)
+        sure = peaks[row, best] * projector.score_embedding[CLASS]
+        length = int((projector.class_ids[best] >= 0).sum()) + 1  # the comma says so, too
+        expected = (where + sure).expand(length, -1)
+        torch.testing.assert_close(told[row, :length], expected, rtol=1e-4, atol=1e-4)
+        assert not told[row, length:].any()
 
 
-def test_a_model_without_concepts_reads_pictures_too() -> None:
+@pytest.mark.parametrize("classes", [0, 1])
+def test_a_model_without_concepts_reads_pictures_too(classes: int) -> None:
     tokenizer = chat_tokenizer()
-    config = tiny_config(tokenizer, concepts=[])
+    config = tiny_config(tokenizer, concepts=[], found_classes=classes)
     model, processor = lively_model(config), LisaProcessor(tokenizer, config)
     batch = processor.encode(examples()[:1])
     features = model.decoder.encode_image(batch.pixel_values)
     visual = model.vlm.visual_embeddings(features)
-    assert visual.shape[1] == config.visual_tokens == 4 + 1
+    assert visual.shape[1] == config.visual_tokens == 4 + 8
+    assert bool(visual[0, 4:].any()) == (classes > 0)
     assert torch.isfinite(model.vlm.hidden_states(batch, visual)).all()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from lisa.model.convert import write_config, write_language
+from lisa.model.convert import write_config, write_language, write_names
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import LisaProcessor
 from lisa.model.weights import write_file
@@ -16,7 +16,9 @@ def tiny_model(seed: int = 0) -> tuple[LisaModel, LisaProcessor]:
     tokenizer = chat_tokenizer()
     config = tiny_config(tokenizer)
     torch.manual_seed(seed)
-    return LisaModel(config).eval(), LisaProcessor(tokenizer, config)
+    model, processor = LisaModel(config).eval(), LisaProcessor(tokenizer, config)
+    write_names(model, processor, [f"class {n}" for n in range(1000)])
+    return model, processor
 
 
 def write_starting_model(directory: Path) -> Path:

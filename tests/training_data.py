@@ -14,8 +14,8 @@ import numpy as np
 import PIL.Image
 import torch
 
+from lisa.example import Example
 from lisa.formats import run_lengths
-from lisa.model.interfaces import Batch
 from lisa.training.loop import Task
 
 SIDE = 64
@@ -121,7 +121,13 @@ def save(pixels: np.ndarray, path: Path) -> None:
     PIL.Image.fromarray(pixels).save(path)
 
 
-def learn(task: Task, batch: Batch, steps: int, learning_rate: float) -> list[float]:
+def content(example: Example) -> tuple[str, str | None, bytes, bytes]:
+    """Everything in an example, in a form that can be compared."""
+    mask = b"unknown" if example.masks is None else example.mask.tobytes()
+    return example.question, example.answer, example.image.tobytes(), mask
+
+
+def learn(task: Task, batch: Any, steps: int, learning_rate: float) -> list[float]:
     """AdamW on one batch; the total loss before each step."""
     optimizer = torch.optim.AdamW(task.parameter_groups(learning_rate))
     losses = []

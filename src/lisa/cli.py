@@ -318,7 +318,7 @@ def nano(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Run this stage only: [b]eyes[/b] or [b]mind[/b].",
+            help="Run this stage only: [b]eyes[/b], [b]words[/b] or [b]mind[/b].",
             show_default=False,
         ),
     ] = None,

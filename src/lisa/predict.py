@@ -13,20 +13,23 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TypeVar, overload
 
+import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from lisa.errors import LisaError, QuestionError
 from lisa.example import check_question
 from lisa.image import ImageSource, load_image
 from lisa.model.build import EMBEDDED, build
+from lisa.model.interfaces import Generated
 from lisa.model.lisa import EncodedImages, LisaModel
-from lisa.model.processor import LisaProcessor
-from lisa.result import Result
+from lisa.model.processor import LisaProcessor, closer_box
+from lisa.result import Mask, Result
 
 REMEMBERED_IMAGES = 4
 BATCH_SIZE = 8  # questions side by side
@@ -169,7 +172,7 @@ class Segmenter:
         answered = time.perf_counter()
         pictured = [pictures[one.image_index] for one in asked]
         decoded = [
-            self.processor.decode(answer, (picture.image.height, picture.image.width))
+            self._decode(answer, picture.image)
             for answer, picture in zip(generated, pictured, strict=True)
         ]
         timings = {
@@ -190,6 +193,31 @@ class Segmenter:
             )
             for picture, one, (text, masks) in zip(pictured, asked, decoded, strict=True)
         ]
+
+    def _decode(self, answer: Generated, picture: Image.Image) -> tuple[str, tuple[Mask, ...]]:
+        """An answer's text and masks; each mask is looked at once more, from closer by."""
+        text, masks = self.processor.decode(answer, (picture.height, picture.width))
+        looked = map(self._look_closer, repeat(picture), masks, answer.prompts)
+        return text, tuple(looked)
+
+    @torch.inference_mode()
+    def _look_closer(self, picture: Image.Image, mask: Mask, prompt: Tensor) -> Mask:
+        """The mask decoded again from the part of the picture around it, if that seems better."""
+        box = closer_box(mask.mask)
+        if box is None:
+            return mask
+        pixels = self.processor.encode_images([picture.crop(box)]).to(self.model.device)
+        decoder = self.model.decoder
+        row = torch.zeros(1, dtype=torch.long, device=self.model.device)
+        seen = decoder.decode(decoder.encode_image(pixels), prompt[None], row)
+        score = float(seen.iou_logits.sigmoid())
+        if score <= mask.score:
+            return mask
+        left, top, right, bottom = box
+        full = np.zeros_like(mask.mask)
+        size = (bottom - top, right - left)
+        full[top:bottom, left:right] = self.processor.decode_mask(seen.low_res_masks[0], size)
+        return Mask(full, mask.phrase, score)
 
     def _encode(self, pictures: Sequence[Image.Image]) -> EncodedImages:
         """The pictures as the model keeps them; a single one is kept for the next question."""

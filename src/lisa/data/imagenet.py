@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 
 import numpy as np
@@ -27,6 +28,12 @@ def imagenet_classes() -> list[ImageNetClass]:
     """All 1,000 classes, in the classifier's order."""
     text = resources.files("lisa.data").joinpath("imagenet.json").read_text(encoding="utf-8")
     return [ImageNetClass(c["wnid"], c["name"], tuple(c["is_a"])) for c in json.loads(text)]
+
+
+@cache
+def words_of_labels() -> dict[str, tuple[str, ...]]:
+    """Label (the first name of a class, in lower case) -> the words that are true of it."""
+    return {c.is_a[0].lower(): tuple(word.lower() for word in c.is_a) for c in imagenet_classes()}
 
 
 def word_table(classes: list[ImageNetClass]) -> tuple[list[str], np.ndarray]:

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from lisa.data.photos import Cutouts, PhotoFolder, Scene, augment
 from lisa.errors import DataError
-from lisa.example import Example
+
+Sample = TypeVar("Sample")
 
 
 @dataclass(frozen=True)
@@ -150,24 +152,24 @@ def open_folders(folder: Path, part: str) -> dict[str, PhotoFolder]:
     return found
 
 
-class Stream(Dataset[list[Example]]):
+class Stream(Dataset[list[Sample]]):
     """``length`` samples; sample i is made by ``make`` from a generator seeded with (seed, i).
 
-    ``make`` may return no examples, when a view shows nothing to ask about; it is then asked again.
+    ``make`` may return nothing, when a view shows nothing to ask about; it is then asked again.
 
     Raises:
         DataError: on indexing, when ``make`` comes back with nothing every time.
     """
 
     def __init__(
-        self, make: Callable[[np.random.Generator], list[Example]], length: int, seed: int
+        self, make: Callable[[np.random.Generator], list[Sample]], length: int, seed: int
     ) -> None:
         self.make, self.length, self.seed = make, length, seed
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> list[Example]:
+    def __getitem__(self, index: int) -> list[Sample]:
         random = np.random.default_rng([self.seed, index])
         for _ in range(PATIENCE):
             if examples := self.make(random):

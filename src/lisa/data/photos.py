@@ -28,6 +28,7 @@ from lisa.image import load_image
 PASTED_SHARE = 0.25  # of views get cut-outs pasted on them
 MINIMUM_REGION_SHARE = 0.0015  # of the picture: smaller regions cannot be learnt at 256 pixels
 HELD_OUT_EVERY = 20
+LABELLED_FOLDERS = ("imagelevel_imagenet1000", "imagelevel_caltech101")
 PARTS = ("train", "held-out", "all")
 MISSPELT = ("marsmallow", "marshmallow")  # in the categories of uj_staple_pantry
 DESCRIBING = frozenset(
@@ -188,6 +189,12 @@ class LabelledPhotos(Sequence[tuple[np.ndarray, str]]):
     def __getitem__(self, index: int) -> tuple[np.ndarray, str]:  # type: ignore[override]  # no slices
         file_name, label = self.images[index]
         return np.asarray(load_image(self.folder / "images" / file_name)), label
+
+
+def labelled_folders(root: Path) -> list[LabelledPhotos]:
+    """Those of ``LABELLED_FOLDERS`` that are under ``root/photos``."""
+    folders = (root / "photos" / name for name in LABELLED_FOLDERS)
+    return [LabelledPhotos(folder) for folder in folders if folder.is_dir()]
 
 
 class Cutouts(Sequence[tuple[np.ndarray, str]]):

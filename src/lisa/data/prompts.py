@@ -59,9 +59,16 @@ def absent_answer(phrase: str) -> str:
 
 def listing_answer(names: Sequence[str]) -> str:
     """An answer that names several things and points at none."""
-    things = [f"a {name}" for name in names]
+    things = [with_article(name) for name in names]
     listed = " and ".join([", ".join(things[:-1]), things[-1]] if len(things) > 1 else things)
     return listed[0].upper() + listed[1:] + "."
+
+
+def with_article(name: str) -> str:
+    """ "an apple", "a cup", "socks": by the look of the word."""
+    if name.endswith("s") and not name.endswith("ss"):
+        return name
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def other_words() -> dict[str, tuple[str, ...]]:

@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 CLEAR_MARGIN = 0.08  # of the picture's side: how much further left "left" must be
 CLEAR_RATIO = 1.4  # how much larger "large" must be
 # How often an Asker asks for: implicit, named, referring, placed, absent, listed.
-SHARES = (0.42, 0.14, 0.14, 0.08, 0.15, 0.07)
+SHARES = (0.45, 0.10, 0.14, 0.07, 0.18, 0.06)
 SHARES_WITHOUT_REASONING = (0.0, 0.35, 0.22, 0.15, 0.18, 0.10)
 
 
@@ -129,23 +129,26 @@ def pick(options: Sequence[Item], count: int, random: np.random.Generator) -> li
 
 
 def eye_examples(
-    scene: Scene, random: np.random.Generator, count: int, synonyms: Mapping[str, Sequence[str]]
+    scene: Scene,
+    random: np.random.Generator,
+    count: int,
+    synonyms: Mapping[str, Sequence[str]],
+    missing: int,
 ) -> list[Example]:
     """Targets asked for by name alone: names, referring phrases, absent and foreign names.
 
     Args:
         scene: what is asked about.
         random: decides what is asked and how.
-        count: how many questions, 3 or more; there are fewer where little is in the picture. One
-            about a foreign name may come on top.
+        count: how many questions about what is there; fewer where there is little.
         synonyms: other words for a name, used now and then.
+        missing: how many questions about what is known not to be there, half of them about names
+            from quite other photographs where there are such; fewer where little is known.
     """
-    absent = pick(
-        absent_targets(scene), int(random.random() < 0.5) + int(random.random() < 0.3), random
-    )
     referring = pick(referring_targets(scene), int(random.random() < 0.5), random)
-    named = pick(semantic_targets(scene), max(0, count - len(absent) - len(referring)), random)
-    foreign = pick(foreign_targets(scene), int(random.random() < 0.7), random)
+    named = pick(semantic_targets(scene), max(0, count - len(referring)), random)
+    foreign = pick(foreign_targets(scene), missing - missing // 2, random)
+    absent = pick(absent_targets(scene), missing - len(foreign), random)
     image = Image.fromarray(np.ascontiguousarray(scene.image))
     renamed = [rename(target, random, synonyms) for target in [*named, *absent, *foreign]]
     return [named_example(image, target, random) for target in [*renamed, *referring]]
@@ -206,7 +209,7 @@ class Asker:
         self, scene: Scene, image: Image.Image, random: np.random.Generator
     ) -> Example | None:
         """About something that is not there, half of the time without naming it."""
-        targets = absent_targets(scene)
+        targets = pick([absent_targets(scene), foreign_targets(scene)], 1, random)[0]
         known = [target for target in targets if target.phrase in self.knowledge]
         if self.reasoning and known and random.random() < 0.5:
             return self._implicit(pick(known, 1, random), image, random)

@@ -42,8 +42,9 @@ class LisaConfig(PretrainedConfig):
         prompt_size: width of the prompt that the head hands to the mask decoder (256 in the paper).
         image_size: side in pixels of the square that pictures are stretched to, a multiple of 32.
         grid: the projector turns a picture into ``grid * grid`` visual tokens ...
-        found_concepts: ... followed by the names of this many concepts found in it ...
-        found_classes: ... and of this many ImageNet classes.
+        found_tokens: ... followed by so many for the names of what is found in it:
+        found_concepts: at most so many of ``concepts`` ...
+        found_classes: ... and so many ImageNet classes.
         concepts: the names that the eyes were trained to find.
         seg_token_id: id of ``[SEG]`` in the tokenizer that travels with the weights; the one after
             the language model's own.
@@ -62,7 +63,8 @@ class LisaConfig(PretrainedConfig):
         decoder: dict[str, int] | None = None,
         prompt_size: int = 256,
         image_size: int = 384,
-        grid: int = 6,
+        grid: int = 4,
+        found_tokens: int = 32,
         found_concepts: int = 8,
         found_classes: int = 4,
         concepts: list[str] | None = None,
@@ -78,6 +80,7 @@ class LisaConfig(PretrainedConfig):
         self.prompt_size = prompt_size
         self.image_size = image_size
         self.grid = grid
+        self.found_tokens = found_tokens
         self.found_concepts = found_concepts
         self.found_classes = found_classes
         self.concepts = concepts or []
@@ -99,8 +102,7 @@ class LisaConfig(PretrainedConfig):
     @property
     def visual_tokens(self) -> int:
         """How many tokens a picture becomes in front of the language model."""
-        found_concepts = min(self.found_concepts, len(self.concepts))
-        return self.grid**2 + found_concepts + self.found_classes
+        return self.grid**2 + self.found_tokens
 
     @classmethod
     def tiny(cls, vocab_size: int, seg_token_id: int, **changes: Any) -> LisaConfig:
@@ -120,6 +122,7 @@ class LisaConfig(PretrainedConfig):
             "prompt_size": 32,
             "image_size": 64,
             "grid": 2,
+            "found_tokens": 8,
             "found_concepts": 2,
             "found_classes": 1,
             "concepts": ["cat", "cup", "umbrella"],
@@ -131,6 +134,7 @@ class LisaConfig(PretrainedConfig):
         check_count("prompt_size", self.prompt_size, 1)
         check_count("image_size", self.image_size, IMAGE_STRIDE, multiple_of=IMAGE_STRIDE)
         check_count("grid", self.grid, 1)
+        check_count("found_tokens", self.found_tokens, 1)
         check_count("found_concepts", self.found_concepts, 0)
         check_count("found_classes", self.found_classes, 0)
         check_count("seg_token_id", self.seg_token_id, 0)

@@ -24,7 +24,7 @@ from lisa.model.config import LisaConfig
 from lisa.model.lisa import LisaModel
 from lisa.model.nano import STAGES, VisionTower
 from lisa.model.processor import LisaProcessor, add_seg_token
-from lisa.model.weights import BLOCK_BYTES, assemble, check_complete, write_file
+from lisa.model.weights import BLOCK_BYTES, check_complete, write_file
 
 if TYPE_CHECKING:
     from gguf import GGUFReader, ReaderTensor
@@ -43,7 +43,6 @@ GGUF_NAMES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-EMBEDDINGS = "model.embed_tokens.weight"
 LANGUAGE_FILES = ("language-embeddings", "language-layers-1", "language-layers-2")
 TOWER_ENDS = {
     "_conv_stem": "stem.0",
@@ -209,9 +208,25 @@ def read_tower(path: Path) -> dict[str, Tensor]:
 # ------------------------------------------------------------------- the model directory
 
 
-def mean_name_embeddings(names: Sequence[str], processor: LisaProcessor, table: Tensor) -> Tensor:
-    """Mean input embedding [len(names), H] of each name's tokens."""
-    return torch.stack([table[processor.phrase_ids(name)].mean(0) for name in names])
+@torch.no_grad()
+def write_names(model: LisaModel, processor: LisaProcessor, imagenet_names: Sequence[str]) -> None:
+    """The tokens of the names that the projector writes a picture with.
+
+    Raises:
+        ModelError: a name has more tokens than there is room for.
+    """
+    projector = model.vlm.projector
+    tables = {
+        projector.class_ids: imagenet_names,
+        projector.concept_ids: processor.config.concepts,
+    }
+    for table, names in tables.items():
+        for row, name in zip(table, names, strict=True):
+            ids = processor.phrase_ids(name)
+            if len(ids) > len(row):
+                raise ModelError(f"'{name}' has {len(ids)} tokens; expected at most {len(row)}")
+            row[: len(ids)] = torch.tensor(ids)
+    projector.comma_id.fill_(processor.comma_id)
 
 
 def starting_weights(
@@ -234,10 +249,7 @@ def starting_weights(
     seg_token_id = add_seg_token(tokenizer)
     config = LisaConfig(language=fields, seg_token_id=seg_token_id, concepts=list(concepts))
     model = new_model(config, read_tower(tower))
-    processor, table = LisaProcessor(tokenizer, config), embeddings(language)
-    projector = model.vlm.projector
-    projector.class_embeddings.copy_(mean_name_embeddings(imagenet_names, processor, table))
-    projector.concept_embeddings.copy_(mean_name_embeddings(concepts, processor, table))
+    write_names(model, LisaProcessor(tokenizer, config), imagenet_names)
     write_language(language, out)
     write_rest(model, out)
     write_config(config, out)
@@ -251,12 +263,6 @@ def new_model(config: LisaConfig, tower: dict[str, Tensor]) -> LisaModel:
         model = LisaModel(config)
     model.decoder.tower.load_state_dict(tower)
     return model
-
-
-def embeddings(language: dict[str, Tensor]) -> Tensor:
-    """The language model's input embeddings [vocabulary, H], unpacked."""
-    packed = {key: value for key, value in language.items() if key.startswith(EMBEDDINGS)}
-    return assemble(packed)[EMBEDDINGS]
 
 
 def write_language(language: dict[str, Tensor], out: Path) -> None:

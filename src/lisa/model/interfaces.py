@@ -71,6 +71,7 @@ class Generated:
 
     token_ids: list[int]  # up to and without the end token
     masks: DecodedMasks  # one per [SEG] among them, maybe none
+    prompts: Tensor  # [M, P] what each mask was decoded from
 
 
 class ImageFeaturesLike(Protocol):

@@ -67,11 +67,15 @@ class LisaModel(PreTrainedModel):
         features = self.decoder.encode_image(batch.pixel_values)
         visual = self.vlm.visual_embeddings(features)  # [B, V, H]
         hidden = self.vlm.hidden_states(batch, visual)  # [B, T, H]
-        seg_hidden, seg_rows = pick_seg_hidden(hidden, batch.input_ids, self.config.seg_token_id)
-        seg_prompts = self.head(seg_hidden)  # [M, P]
+        logits, seg_prompts, seg_rows = self.read(hidden, batch)
         masks = self.decoder.decode(features, seg_prompts, seg_rows)
+        return Output(logits, seg_prompts, seg_rows, masks)
+
+    def read(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """What hidden states [B, T, H] say: logits, prompts and their rows, as ``Output`` has."""
+        seg_hidden, seg_rows = pick_seg_hidden(hidden, batch.input_ids, self.config.seg_token_id)
         spoken = hidden[predicts_supervised(batch)]  # [K, H]
-        return Output(self.vlm.logits(spoken), seg_prompts, seg_rows, masks)
+        return self.vlm.logits(spoken), self.head(seg_hidden), seg_rows
 
     def segment_phrases(self, batch: Batch) -> DecodedMasks:
         """Masks of things by name alone, without the language model's layers.
@@ -127,11 +131,10 @@ class LisaModel(PreTrainedModel):
             Answer(None if given is None else list(given), max_new_tokens)
             for given in answers or [None] * len(questions)
         ]
-        answered = self._answer(images.prefix, rows, questions, started, end_token_id)
-        masks = self._segment(images.features, rows, answered)
-        return [Generated(a.token_ids, m) for a, m in zip(answered, masks, strict=True)]
+        answered = self.answer(images.prefix, rows, questions, started, end_token_id)
+        return self._segment(images.features, rows, answered)
 
-    def _answer(
+    def answer(
         self,
         prefix: Prefix,
         rows: Tensor,
@@ -157,14 +160,16 @@ class LisaModel(PreTrainedModel):
 
     def _segment(
         self, features: ImageFeatures, rows: Tensor, answers: Sequence[Answer]
-    ) -> list[DecodedMasks]:
-        """The masks of each answer; answer n is about picture ``rows[n]``."""
+    ) -> list[Generated]:
+        """Each answer with its masks; answer n is about picture ``rows[n]``."""
         counts = [len(answer.seg_hidden) for answer in answers]
         seg_hidden = [hidden for answer in answers for hidden in answer.seg_hidden]
         nothing = features.fused.new_zeros(0, self.vlm.hidden_size)
         prompts = self.head(torch.stack(seg_hidden) if seg_hidden else nothing)  # [M, P]
         image_index = rows.repeat_interleave(rows.new_tensor(counts))  # [M]
-        return split_masks(self.decoder.decode(features, prompts, image_index), counts)
+        masks = split_masks(self.decoder.decode(features, prompts, image_index), counts)
+        token_ids = [answer.token_ids for answer in answers]
+        return list(map(Generated, token_ids, masks, prompts.split(counts)))
 
 
 @dataclass

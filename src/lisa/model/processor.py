@@ -32,6 +32,7 @@ BEFORE_PICTURE = f"{START_OF_TURN}user\n"
 AFTER_PICTURE = "\n"
 BEFORE_ANSWER = f"{END_OF_ANSWER}\n{START_OF_TURN}assistant\n"
 LOW_RES_STRIDE = 4
+CLOSER_MARGIN, CLOSER_LEAST, CLOSER_MOST = 0.3, 0.3, 0.6
 BAND_PIXELS = 2**22  # of a full-size mask that are computed at once
 
 
@@ -105,6 +106,11 @@ class LisaProcessor:
         """The ids of a name, as they stand in running text."""
         return self._text_ids(" " + phrase.strip())
 
+    @property
+    def comma_id(self) -> int:
+        """The token that stands between names."""
+        return self._text_ids("a,")[-1]
+
     def _text_ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
@@ -140,14 +146,8 @@ class LisaProcessor:
         say that the target is absent. An example without a phrase only talks.
         """
         rows = group_by_image(examples)
-        ids, segments, positions, labels = zip(*map(self._encode_row, rows), strict=True)
-        batch = Batch(
-            pixel_values=self.encode_images([row[0].image for row in rows]),
-            input_ids=pad(ids, 0),
-            segments=pad(segments, PADDING_SEGMENT),
-            position_ids=pad(positions, 0),
-            labels=pad(labels, IGNORE_LABEL),
-        )
+        batch = self.encode_text(rows)
+        batch.pixel_values = self.encode_images([row[0].image for row in rows])
         targets = [(n, e) for n, row in enumerate(rows) for e in row if e.phrase]
         if targets:
             batch.image_index = torch.tensor([n for n, _ in targets])
@@ -156,6 +156,17 @@ class LisaProcessor:
             batch.known = torch.tensor([e.masks is not None for _, e in targets])
             batch.present = torch.tensor([is_present(e) for _, e in targets])
         return batch
+
+    def encode_text(self, rows: Sequence[Sequence[Example]]) -> Batch:
+        """The text of a batch whose rows are the questions about one picture each; no pixels."""
+        ids, segments, positions, labels = zip(*map(self._encode_row, rows), strict=True)
+        return Batch(
+            pixel_values=torch.empty(0),
+            input_ids=pad(ids, 0),
+            segments=pad(segments, PADDING_SEGMENT),
+            position_ids=pad(positions, 0),
+            labels=pad(labels, IGNORE_LABEL),
+        )
 
     def _encode_row(self, examples: Sequence[Example]) -> tuple[list[int], ...]:
         """Ids, segments, positions and labels of one picture with all its questions."""
@@ -227,12 +238,12 @@ class LisaProcessor:
             generated: the answer's ids and masks.
             size: (height, width) of the picture.
         """
-        raw = self._read(generated.token_ids)
+        raw = self.read(generated.token_ids)
         text = " ".join(raw.replace(SEG_TOKEN, " ").split())
         text = re.sub(r" ([.,;:!?])(?= |$)", r"\1", text)
         return text, self._decode_masks(generated.masks, phrases(raw), size)
 
-    def _read(self, token_ids: Sequence[int]) -> str:
+    def read(self, token_ids: Sequence[int]) -> str:
         """Ids -> text with ``[SEG]`` where its token stands, and nowhere else."""
         seg_token_id = self.config.seg_token_id
         parts: list[list[int]] = [[]]
@@ -250,6 +261,33 @@ class LisaProcessor:
         scores = masks.iou_logits.float().sigmoid().tolist()
         decoded = [self.decode_mask(low_res_mask, size) for low_res_mask in masks.low_res_masks]
         return tuple(Mask(*parts) for parts in zip(decoded, names, scores, strict=True))
+
+
+def closer_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
+    """Where to look closer: (left, top, right, bottom) in pixels around a mask bool [H, W].
+
+    ``CLOSER_MARGIN`` of the mask's sides around it, no side under ``CLOSER_LEAST`` of the
+    picture's. None where there is no mask, or too little would be gained.
+    """
+    spans = [
+        closer_span(np.flatnonzero(mask.any(axis=other)), length)
+        for other, length in ((0, mask.shape[1]), (1, mask.shape[0]))
+        if mask.any()
+    ]
+    if not spans:
+        return None
+    (left, right), (top, bottom) = spans
+    if (right - left) * (bottom - top) > CLOSER_MOST * mask.size:
+        return None
+    return left, top, right, bottom
+
+
+def closer_span(covered: np.ndarray, length: int) -> tuple[int, int]:
+    """The part of a side of ``length`` pixels around those that are covered."""
+    first, last = int(covered[0]), int(covered[-1]) + 1
+    size = min(length, max((last - first) * (1 + 2 * CLOSER_MARGIN), CLOSER_LEAST * length))
+    start = min(max(0, (first + last - size) / 2), length - size)
+    return math.floor(start), math.ceil(start + size)
 
 
 # --------------------------------------------------------------------- tokens

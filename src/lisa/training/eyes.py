@@ -8,30 +8,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from lisa.data.imagenet import imagenet_classes, word_table
+from lisa.data.imagenet import imagenet_classes, word_table, words_of_labels
 from lisa.data.knowledge import things
 from lisa.data.mixture import Photos
-from lisa.data.photos import crop, whole
+from lisa.data.photos import (
+    LabelledPhotos,
+    Scene,
+    crop,
+    crop_box,
+    labelled_folders,
+    recolour,
+    whole,
+)
 from lisa.data.prompts import other_words
-from lisa.data.tasks import eye_examples
+from lisa.data.tasks import Target, example, eye_examples, label_example, pick
 from lisa.example import Example
 from lisa.model.interfaces import Batch
 from lisa.model.lisa import LisaModel
-from lisa.model.nano import HERE_BIAS
+from lisa.model.nano import HERE_BIAS, here_logits
 from lisa.model.processor import LisaProcessor, pad
 from lisa.training.loop import Losses, Task, warm_up
-from lisa.training.loss import MaskLossWeights, mask_loss, soft_iou
+from lisa.training.loss import MaskLossWeights, denial_loss, mask_loss, soft_iou, somewhere_loss
+
+DECODED_ABSENT = 16  # one absent name in so many gets a mask, the others are only denied
+LABELLED_SHARE = 0.12  # of photographs that have a label and no mask
+TRUE_WORDS = 3  # of a label: its names and the closest kinds
+SOMEWHERE_WEIGHT, WORDS_WEIGHT = 0.2, 0.1
+WORDS_REHEARSED = 256  # a step
 
 
 class EyesTask(Task):
-    """Masks of named things."""
+    """Masks of named things; names that are known not to be there are denied at every place."""
+
+    words: WordTable | None = None  # what must not be forgotten while photographs are learnt
 
     def __init__(self, model: LisaModel, weights: MaskLossWeights | None = None) -> None:
         decoder = model.decoder
@@ -40,34 +58,75 @@ class EyesTask(Task):
         self.weights = weights or MaskLossWeights()
 
     def forward(self, batch: Batch) -> Losses:
-        assert batch.masks is not None
-        return mask_loss(self.model.segment_phrases(batch), batch.masks, self.weights)
+        assert batch.masks is not None and batch.present is not None and batch.known is not None
+        assert batch.phrase_ids is not None and batch.image_index is not None
+        features = self.model.decoder.encode_image(batch.pixel_values)
+        prompts = self.model.phrase_prompts(batch.phrase_ids)  # [N, P]
+        unmasked = ~(batch.present & batch.known)
+        everywhere = here_logits(
+            features.keys, prompts[unmasked].expand(len(features.keys), -1, -1)
+        )  # [B, U, h, w]
+        here = everywhere[batch.image_index[unmasked], torch.arange(everywhere.shape[1])]
+        present = batch.present[unmasked]
+        some = worth_a_mask(batch.present, batch.known)
+        decoded = self.model.decoder.decode(features, prompts[some], batch.image_index[some])
+        losses = mask_loss(decoded, batch.masks[some], self.weights)
+        losses["denied"] = self.weights.here * denial_loss(here[~present])
+        losses["somewhere"] = SOMEWHERE_WEIGHT * somewhere_loss(here[present])
+        if self.words:
+            losses["words"] = WORDS_WEIGHT * self.words.loss(self.model, WORDS_REHEARSED)
+        return losses
 
 
-def learn_words(model: LisaModel, processor: LisaProcessor, steps: int = 150) -> float:
+def worth_a_mask(present: Tensor, known: Tensor) -> Tensor:
+    """Which of N targets are decoded, bool [N]: all with a mask, and some that are not there."""
+    absent = ~present & ((~present).cumsum(0) % DECODED_ABSENT == 1)
+    return present & known | absent
+
+
+@dataclass(frozen=True)
+class WordTable:
+    """Which ImageNet classes a word is true of."""
+
+    embeddings: Tensor  # [W, H] mean input embedding of each word
+    truth: Tensor  # [W, 1000] 1 where the word is true of the class
+
+    @classmethod
+    def of(cls, model: LisaModel, processor: LisaProcessor) -> WordTable:
+        """The table of all words in WordNet's names and kinds of the classes."""
+        words, table = word_table(imagenet_classes())
+        phrase_ids = pad([processor.phrase_ids(word) for word in words], -1).to(model.device)
+        embeddings = model.vlm.name_embeddings(phrase_ids).detach()
+        return cls(embeddings, torch.from_numpy(table).float().to(model.device))
+
+    def loss(self, model: LisaModel, count: int | None = None) -> Tensor:
+        """Binary cross-entropy a word, of ``count`` random words or all."""
+        some = torch.randperm(len(self.truth), device=self.truth.device)[:count]
+        scores = model.decoder.neck.semantic_keys.weight.T  # [1000, P]
+        prompts = model.vlm.projector.name_prompt(self.embeddings[some])
+        logits = prompts @ scores.T / math.sqrt(scores.shape[1]) + HERE_BIAS
+        wrong = F.binary_cross_entropy_with_logits(logits, self.truth[some], reduction="sum")
+        return wrong / len(some)
+
+
+def learn_words(model: LisaModel, table: WordTable, steps: int = 200) -> float:
     """Teach prompts and semantic keys what is what: "cat" is true of "tabby", not of "tub"."""
-    classes = imagenet_classes()
-    words, table = word_table(classes)
-    phrase_ids = pad([processor.phrase_ids(word) for word in words], -1)
-    truth = torch.from_numpy(table).float()
-    keys = model.decoder.neck.semantic_keys
-    names = model.vlm.projector.name_prompt
-    embeddings = model.vlm.name_embeddings(phrase_ids).detach()
-
-    def loss() -> Tensor:
-        scores = keys(torch.eye(len(classes)))  # [1000, P]
-        logits = names(embeddings) @ scores.T / math.sqrt(scores.shape[1]) + HERE_BIAS
-        return F.binary_cross_entropy_with_logits(logits, truth, reduction="sum") / len(words)
-
+    keys, names = model.decoder.neck.semantic_keys, model.vlm.projector.name_prompt
     names.requires_grad_(True)
     keys.requires_grad_(True)
-    return warm_up([*names.parameters(), *keys.parameters()], loss, steps, 2e-3)
+    parameters = [*names.parameters(), *keys.parameters()]
+    return warm_up(parameters, lambda: table.loss(model), steps, 2e-3)
 
 
 def eyes_stream(
-    photos: Photos, side: int, count: int = 4
+    root: Path, photos: Photos, side: int, count: int, missing: int
 ) -> Callable[[np.random.Generator], list[Example]]:
-    """A maker of samples: one view of one photograph, ``count`` names."""
+    """A maker of samples: a view of a photograph, names that are there, some that are not.
+
+    Some photographs have a label and no mask: what it names is somewhere.
+
+    ``count`` and ``missing`` are those of ``eye_examples``.
+    """
 
     known, kinds = things(), other_words()
     synonyms = {
@@ -75,10 +134,37 @@ def eyes_stream(
         for name in known.keys() | kinds.keys()
     }
 
+    labelled = labelled_folders(root)
+    classes = words_of_labels()
+
     def make(random: np.random.Generator) -> list[Example]:
-        return eye_examples(photos.draw(random, side), random, count, synonyms)
+        if labelled and random.random() < LABELLED_SHARE:
+            folder = labelled[int(random.integers(len(labelled)))]
+            return labelled_names(folder, classes, random, side, missing)
+        return eye_examples(photos.draw(random, side), random, count, synonyms, missing)
 
     return make
+
+
+def labelled_names(
+    folder: LabelledPhotos,
+    classes: Mapping[str, tuple[str, ...]],
+    random: np.random.Generator,
+    side: int,
+    missing: int,
+) -> list[Example]:
+    """Words that are true of a whole photograph, and ``missing`` labels that are not."""
+    pixels, label = folder[int(random.integers(len(folder)))]
+    true = classes.get(label.lower(), (label.lower(),))
+    scene = Scene(recolour(pixels, random), (), (), False)
+    square = crop(scene, crop_box(scene, random), side)
+    image = Image.fromarray(np.ascontiguousarray(square.image))
+    false = [name for name in pick(list(classes), missing, random) if name not in true]
+    nothing = np.zeros((side, side), bool)
+    return [
+        *(label_example(image, word, word) for word in pick(true[:TRUE_WORDS], 2, random)),
+        *(example(image, name, Target(name, nothing)) for name in false),
+    ]
 
 
 def held_out_rows(root: Path, side: int, per_source: int = 12) -> dict[str, list[list[Example]]]:
@@ -90,7 +176,7 @@ def held_out_rows(root: Path, side: int, per_source: int = 12) -> dict[str, list
         scenes = [
             crop(folder[n], whole(folder[n]), side) for n in range(min(per_source, len(folder)))
         ]
-        made = [eye_examples(scene, random, 8, {}) for scene in scenes]
+        made = [eye_examples(scene, random, 7, {}, 2) for scene in scenes]
         rows[name] = [row for row in made if row]
     return rows
 

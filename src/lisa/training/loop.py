@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +19,12 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from lisa.errors import ModelError
-from lisa.example import Example
 from lisa.model.interfaces import Batch
 from lisa.model.lisa import LisaModel
-from lisa.model.processor import LisaProcessor
 from lisa.model.weights import read_file
 
 Losses = dict[str, Tensor]
+Sample = TypeVar("Sample")
 
 
 class Task(nn.Module):
@@ -134,8 +133,8 @@ class Validation(TrainerCallback):
 
 def run_stage(
     task: Task,
-    stream: Dataset[list[Example]],
-    processor: LisaProcessor,
+    stream: Dataset[list[Sample]],
+    encode: Callable[[list[Sample]], Any],
     schedule: Schedule,
     out: Path,
     *,
@@ -143,14 +142,17 @@ def run_stage(
     device: torch.device | None = None,
     measure: Callable[[], dict[str, float]] | None = None,
 ) -> list[dict[str, float]]:
-    """Train; returns the log. A run that was stopped goes on from its last checkpoint."""
+    """Train; returns the log. A run that was stopped goes on from its last checkpoint.
+
+    ``encode`` makes the samples of several draws into the batch that ``task`` reads.
+    """
     stopped = last_checkpoint(out)
     if stopped and steps_of(stopped) >= schedule.steps:  # Trainer would take one step more
         task.load_state_dict(read_file(stopped / "model.safetensors"))
         return TrainerState.load_from_json(str(stopped / "trainer_state.json")).log_history
 
-    def collate(rows: list[list[Example]]) -> dict[str, Batch]:
-        return {"batch": processor.encode([example for row in rows for example in row])}
+    def collate(draws: list[list[Sample]]) -> dict[str, Any]:
+        return {"batch": encode([sample for draw in draws for sample in draw])}
 
     arguments = TrainingArguments(
         output_dir=str(out),

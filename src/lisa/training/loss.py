@@ -84,6 +84,23 @@ def here_loss(similarity: Tensor, targets: Tensor) -> Tensor:
     )
 
 
+def denial_loss(similarity: Tensor) -> Tensor:
+    """The coarse "here" maps [N, h, w] of things that are nowhere; 0 when there are none."""
+    if not len(similarity):
+        return similarity.sum() * 0
+    return F.softplus(similarity).mean()
+
+
+def somewhere_loss(similarity: Tensor) -> Tensor:
+    """The coarse "here" maps [N, h, w] of things that are somewhere; 0 when there are none.
+
+    The surest location alone counts (multiple instance learning).
+    """
+    if not len(similarity):
+        return similarity.sum() * 0
+    return F.softplus(-similarity.flatten(1).amax(1)).mean()
+
+
 def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Next-token cross-entropy; ``logits`` [K, V] stand before the labels of ``labels`` [B, T]."""
     following = labels[:, 1:]

@@ -9,19 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from peft import LoraConfig, inject_adapter_in_model
 from PIL import Image
 from torch import Tensor
 
-from lisa.data.imagenet import imagenet_classes
-from lisa.data.knowledge import Thing, things
+from lisa.data.imagenet import words_of_labels
+from lisa.data.knowledge import Thing, new_phrasings, taught, things
 from lisa.data.mixture import Photos
-from lisa.data.photos import LabelledPhotos, Region, Scene, crop, recolour, whole
+from lisa.data.photos import LabelledPhotos, Region, Scene, crop, labelled_folders, recolour, whole
 from lisa.data.prompts import (
     NAMING_QUESTIONS,
     choose,
@@ -38,15 +36,9 @@ from lisa.model.lisa import LisaModel
 from lisa.model.processor import LisaProcessor, is_present, pad
 from lisa.predict import Segmenter
 from lisa.training.loop import Losses, Task, warm_up
+from lisa.training.lora import adapt_language, adapted
 from lisa.training.loss import MaskLossWeights, answer_loss, mask_loss, prompt_loss
 
-LORA = LoraConfig(
-    r=16,
-    lora_alpha=32,
-    lora_dropout=0.0,
-    target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-)
-LABELLED_FOLDERS = ("imagelevel_imagenet1000", "imagelevel_caltech101")
 REASONING_SHARE = 0.25  # of pictures that come from the reasoning samples
 OPENING = 5  # tokens of the assistant's turn before its first word
 SILENT_SHARE = 0.1  # of answers that point without naming
@@ -57,9 +49,8 @@ class MindTask(Task):
     """Answers, masks, and prompts that agree with names."""
 
     def __init__(self, model: LisaModel, decoder_rate: float = 0.2) -> None:
-        inject_adapter_in_model(LORA, model.vlm.language)
+        adapt_language(model)
         projector = model.vlm.projector
-        self_trained = [p for n, p in model.vlm.language.named_parameters() if "lora_" in n]
         decoder = [child for name, child in model.decoder.named_children() if name != "tower"]
         new = [model.head, projector.learned, projector.place_embedding]
         vectors = [
@@ -69,7 +60,7 @@ class MindTask(Task):
             model.vlm.seg_output,
         ]
         super().__init__(
-            model, [*self_trained, *decoder, model.decoder.output_tokens, *new, *vectors]
+            model, [*adapted(model), *decoder, model.decoder.output_tokens, *new, *vectors]
         )
         model.decoder.neck.semantic_keys.requires_grad_(False)
         model.decoder.neck.context_keys.requires_grad_(False)
@@ -159,13 +150,9 @@ def mind_stream(
     root: Path, photos: Photos, side: int, count: int, reasoning: bool
 ) -> Callable[[np.random.Generator], list[Example]]:
     """A maker of samples: one picture and up to ``count`` questions about it."""
-    knowledge = things()
+    knowledge = taught()
     asker = Asker(knowledge, reasoning)
-    labelled = [
-        LabelledPhotos(root / "photos" / name)
-        for name in LABELLED_FOLDERS
-        if (root / "photos" / name).is_dir()
-    ]
+    labelled = labelled_folders(root)
     samples = ReasonSeg(root / "reasonseg_nano", "train239") if reasoning else None
 
     def draw(random: np.random.Generator) -> list[Example]:
@@ -233,26 +220,21 @@ def labelled_sample(
     return examples
 
 
-@cache
-def words_of_labels() -> dict[str, tuple[str, ...]]:
-    """ImageNet label -> the words that are true of it."""
-    return {c.is_a[0].lower(): tuple(word.lower() for word in c.is_a) for c in imagenet_classes()}
-
-
 def everyday_names(label: str, knowledge: Mapping[str, Thing]) -> list[str]:
     """The known things that a label names, the closest first."""
-    return [word for word in (label, *words_of_labels().get(label, ())) if word in knowledge]
+    words = dict.fromkeys((label, *words_of_labels().get(label, ())))
+    return [word for word in words if word in knowledge]
 
 
 def mind_sources(root: Path, reasoning: bool) -> list[str]:
     """What this stage saw beside the photographs with masks, for the weights' metadata."""
-    labelled = [name for name in LABELLED_FOLDERS if (root / "photos" / name).is_dir()]
+    labelled = [folder.folder.name for folder in labelled_folders(root)]
     return [*labelled, *(["knowledge", "reasonseg_nano/train239"] if reasoning else [])]
 
 
 def held_out_questions(root: Path, reasoning: bool, count: int = 24) -> list[Example]:
-    """Questions about whole photographs that training leaves out."""
-    photos, asker = Photos(root, "held-out"), Asker(things(), reasoning)
+    """Questions that training leaves out about whole photographs that it leaves out."""
+    photos, asker = Photos(root, "held-out"), Asker(new_phrasings(), reasoning)
     random = np.random.default_rng(0)
     asked: list[Example] = []
     for name in ("coco_union", "voc_animals", "ccp"):

@@ -1,6 +1,7 @@
 """The recipe of ``lisa-nano``, stage by stage: the eyes, then the mind, then the files that ship.
 
     eyes   mask decoder and name prompts on photographs with names (training/eyes.py)
+    words  LoRA on the language model: to choose among imagined things (training/words.py)
     mind   LoRA on the language model, head and decoder end to end (training/mind.py)
 
 The pretrained parts come from the embedded model, where they are stored as they were published (the
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,14 +25,21 @@ from lisa.data.mixture import Photos, Stream
 from lisa.data.reasonseg import ReasonSeg
 from lisa.errors import DataError, LisaError
 from lisa.model.build import EMBEDDED, model_directory, pick_device, read_config
-from lisa.model.convert import mean_name_embeddings, write_config
+from lisa.model.convert import write_config, write_names
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import LisaProcessor
 from lisa.model.weights import assemble, read_file, write_file
-from lisa.training.eyes import EyesTask, eyes_stream, held_out_rows, iou_by_name, learn_words
+from lisa.training.eyes import (
+    EyesTask,
+    WordTable,
+    eyes_stream,
+    held_out_rows,
+    iou_by_name,
+    learn_words,
+)
 from lisa.training.loop import Schedule, Task, has_checkpoint, run_stage
+from lisa.training.lora import LORA
 from lisa.training.mind import (
-    LORA,
     MindTask,
     held_out_questions,
     iou_by_question,
@@ -39,15 +48,27 @@ from lisa.training.mind import (
     mind_stream,
 )
 from lisa.training.report import write_report
+from lisa.training.words import (
+    WordsTask,
+    choices,
+    encode_scenes,
+    held_out_scenes,
+    words_stream,
+)
 
-STAGES = ("eyes", "mind")
+STAGES = ("eyes", "words", "mind")
 FROZEN_FILES = ("language-embeddings", "language-layers-1", "language-layers-2", "tower")
 EYES = Schedule(steps=2500, pictures=16, learning_rate=1e-3, save_every=250)
+WORDS = Schedule(
+    steps=300, pictures=4, learning_rate=5e-4, warmup=20, weight_decay=0.0, save_every=100
+)
 MIND = Schedule(
-    steps=390, pictures=6, learning_rate=5e-4, warmup=20, weight_decay=0.0, save_every=75
+    steps=220, pictures=6, learning_rate=5e-4, warmup=20, weight_decay=0.0, save_every=55
 )
 EYES_SIDE = 256  # pixels; crops are seen closer than whole pictures will be
 EYES_NAMES = 4  # asked of a picture
+EYES_MISSING = 24  # names that are not there, asked of a picture
+WORDS_QUESTIONS = 8  # asked of an imagined scene
 MIND_QUESTIONS = 5  # asked of a picture
 STREAM_LENGTH = 10_000_000
 
@@ -160,28 +181,25 @@ def starting_model(photos: Photos, seed: int) -> tuple[LisaModel, LisaProcessor]
     for name in FROZEN_FILES:
         stored |= read_file(source / f"{name}.safetensors")
     model.load_state_dict(assemble(stored), strict=False)
-    write_names(model, processor, photos)
+    write_names(model, processor, [c.name for c in imagenet_classes()])
     return model.eval(), processor
-
-
-def write_names(model: LisaModel, processor: LisaProcessor, photos: Photos) -> None:
-    """The mean embeddings of the names that the projector writes a picture with."""
-    table, projector = model.vlm.vocabulary.detach(), model.vlm.projector
-    names = [c.name for c in imagenet_classes()]
-    projector.class_embeddings.copy_(mean_name_embeddings(names, processor, table))
-    projector.concept_embeddings.copy_(mean_name_embeddings(photos.names, processor, table))
 
 
 def run_or_reload(
     name: str, run: Run, photos: Photos, model: LisaModel, processor: LisaProcessor
 ) -> None:
     """Train one stage into the model, or load what it learnt when it is done."""
-    task = EyesTask(model) if name == "eyes" else MindTask(model)
+    tasks: dict[str, Callable[[LisaModel], Task]] = {
+        "eyes": EyesTask,
+        "words": WordsTask,
+        "mind": MindTask,
+    }
+    task = tasks[name](model)
     finished = run.out / f"{name}.safetensors"
     if finished.is_file():
         task.load_state_dict(read_file(finished), strict=False)
         return
-    stages = {"eyes": train_eyes, "mind": train_mind}
+    stages = {"eyes": train_eyes, "words": train_words, "mind": train_mind}
     stages[name](task, run, photos, model, processor)
     write_file({key: value.cpu() for key, value in task.state_dict().items()}, finished)
 
@@ -191,13 +209,19 @@ def train_eyes(
 ) -> None:
     """Names to masks."""
     full_size, model.config.image_size = model.config.image_size, EYES_SIDE
+    assert isinstance(task, EyesTask)
+    task.words = WordTable.of(model, processor)
     if not has_checkpoint(run.out / "eyes"):
-        learn_words(model, processor)
+        learn_words(model, task.words)
     rows = held_out_rows(run.data, EYES_SIDE)
     run_stage(
         task,
-        Stream(eyes_stream(photos, EYES_SIDE, EYES_NAMES), STREAM_LENGTH, run.seed),
-        processor,
+        Stream(
+            eyes_stream(run.data, photos, EYES_SIDE, EYES_NAMES, EYES_MISSING),
+            STREAM_LENGTH,
+            run.seed,
+        ),
+        processor.encode,
         run.schedule(EYES),
         run.out / "eyes",
         seed=run.seed,
@@ -207,18 +231,37 @@ def train_eyes(
     model.config.image_size = full_size
 
 
+def train_words(
+    task: Task, run: Run, photos: Photos, model: LisaModel, processor: LisaProcessor
+) -> None:
+    """Questions to names, without pictures."""
+    if not has_checkpoint(run.out / "words"):
+        learn_to_name(model, processor)
+    scenes = held_out_scenes(processor.config)
+    run_stage(
+        task,
+        Stream(
+            words_stream(processor.config, WORDS_QUESTIONS, run.reasoning), STREAM_LENGTH, run.seed
+        ),
+        lambda made: encode_scenes(made, processor),
+        run.schedule(WORDS),
+        run.out / "words",
+        seed=run.seed,
+        device=run.device,
+        measure=lambda: choices(model, processor, scenes),
+    )
+
+
 def train_mind(
     task: Task, run: Run, photos: Photos, model: LisaModel, processor: LisaProcessor
 ) -> None:
     """Questions to answers and masks."""
-    if not has_checkpoint(run.out / "mind"):
-        learn_to_name(model, processor)
     make = mind_stream(run.data, photos, model.config.image_size, MIND_QUESTIONS, run.reasoning)
     asked = held_out_questions(run.data, run.reasoning)
     run_stage(
         task,
         Stream(make, STREAM_LENGTH, run.seed + 1),
-        processor,
+        processor.encode,
         run.schedule(MIND),
         run.out / "mind",
         seed=run.seed,

@@ -28,7 +28,7 @@ from lisa.training.mind import held_out_questions
 SHEET_COLUMNS = 4
 SHEET_PICTURES = 12
 THUMBNAIL = 300  # pixels
-CURVES = ("loss", "val_iou", "val_giou")
+CURVES = ("loss", "val_iou", "val_phrasings", "val_giou")
 
 
 def write_report(model: Path, data: Path, out: Path, device: str | None = None) -> Path:
@@ -44,7 +44,7 @@ def write_report(model: Path, data: Path, out: Path, device: str | None = None) 
         f"<h1>{html.escape(model.as_posix())}</h1>",
         f"<p>Trained on: {html.escape(sources)}</p>",
         *(f"<pre>{html.escape(str(score))}</pre>" for score in scores),
-        *(draw_curves(stage, read_log(out / stage)) for stage in ("eyes", "mind")),
+        *(draw_curves(stage, read_log(out / stage)) for stage in ("eyes", "words", "mind")),
         f'<img alt="questions and answers on held-out photographs" src="{as_data_url(sheet)}">',
     ]
     page = (
