@@ -38,7 +38,7 @@ def test_the_answer_of_the_paper_is_spelled_with_the_token() -> None:
 def test_defaults_build_without_arguments() -> None:
     config = LisaConfig()
     assert config.decoder == DECODER_SIZES
-    assert (config.image_size, config.prompt_size, config.mask_threshold) == (384, 256, 0.5)
+    assert (config.image_size, config.prompt_size, config.mask_threshold) == (384, 512, 0.5)
     assert (config.concepts, config.trained_on) == ([], [])
 
 
@@ -113,7 +113,7 @@ BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"image_size": 0}, "image_size is 0", "at least 32"),
     ({"image_size": "384"}, "image_size is '384'", "whole number"),
     ({"image_size": True}, "image_size is True", "whole number"),
-    ({"prompt_size": 0}, "prompt_size is 0", "at least 1"),
+    ({"prompt_size": 0}, "prompt_size is 0", "at least 2, a multiple of 2"),
     ({"grid": 1.5}, "grid is 1.5", "whole number"),
     ({"found_tokens": 0}, "found_tokens is 0", "at least 1"),
     ({"found_concepts": -1}, "found_concepts is -1", "at least 0"),

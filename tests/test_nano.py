@@ -88,16 +88,18 @@ def test_pictures_side_by_side_are_encoded_as_each_alone(decoder: NanoDecoder) -
 # ---------------------------------------------------------------------- geometry
 
 
-def test_here_logits_are_scaled_dot_products_with_a_bias() -> None:
-    keys = torch.randn(2, 5, 3, 4, generator=torch.Generator().manual_seed(0))
-    prompts = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(1))
+def test_here_logits_add_the_odds_of_two_scaled_dot_products() -> None:
+    keys = torch.randn(2, 6, 3, 4, generator=torch.Generator().manual_seed(0))
+    prompts = torch.randn(2, 6, 6, generator=torch.Generator().manual_seed(1))
     logits = here_logits(keys, prompts)
     assert logits.shape == (2, 6, 3, 4)
     for n, m, h, w in [(0, 0, 0, 0), (1, 5, 2, 3), (0, 3, 1, 2), (1, 2, 0, 3)]:
-        product = sum(float(keys[n, p, h, w]) * float(prompts[n, m, p]) for p in range(5))
-        assert float(logits[n, m, h, w]) == pytest.approx(
-            product / math.sqrt(5) + HERE_BIAS, abs=1e-5
+        learnt, known = (
+            sum(float(keys[n, p, h, w]) * float(prompts[n, m, p]) for p in half) / math.sqrt(3)
+            for half in (range(3), range(3, 6))
         )
+        odds = math.exp(learnt + HERE_BIAS) + math.exp(known + HERE_BIAS)
+        assert float(logits[n, m, h, w]) == pytest.approx(math.log(odds), abs=1e-5)
 
 
 def test_before_training_a_thing_is_rarely_here() -> None:

@@ -26,7 +26,15 @@ from lisa.training import nano, words
 from lisa.training.eyes import EyesTask
 from lisa.training.lora import LORA
 from lisa.training.mind import MindTask, mind_stream
-from lisa.training.nano import FROZEN_FILES, Run, split_learnt, starting_model, train, write_model
+from lisa.training.nano import (
+    FROZEN_FILES,
+    STAGES,
+    Run,
+    split_learnt,
+    starting_model,
+    train,
+    write_model,
+)
 from lisa.training.words import WordsTask
 from tiny_model import write_starting_model
 from training_data import SIDE, SOURCES, write_training_data
@@ -116,6 +124,7 @@ def test_the_report_holds_its_pictures_and_figures(finished: Path) -> None:
     ("stage", "tags"),
     [
         ("eyes", {"loss", "loss_dice", "loss_denied", "val_iou", "val_iou_ccp", "val_absent"}),
+        ("self", {"loss", "loss_dice", "val_iou"}),
         ("words", {"loss", "loss_text", "loss_prompt", "val_phrasings", "val_things"}),
         ("mind", {"loss", "loss_text", "loss_prompt", "val_giou", "val_named"}),
     ],
@@ -337,7 +346,7 @@ def test_missing_samples_are_found_before_anything_is_trained(
     assert done == []
     train(tmp_path / "data", tmp_path / "out", stage="eyes")
     train(tmp_path / "data", tmp_path / "out", reasoning=False)
-    assert done == ["eyes", "eyes", "words", "mind"]
+    assert done == ["eyes", "eyes", "self", "words", "mind"]
 
 
 def test_one_stage_goes_on_from_the_finished_ones_before_it(
@@ -345,12 +354,13 @@ def test_one_stage_goes_on_from_the_finished_ones_before_it(
 ) -> None:
     train(data, tmp_path, stage="eyes")
     assert done == ["eyes"]
-    (tmp_path / "eyes.safetensors").touch()
+    for name in ("eyes", "self"):
+        (tmp_path / f"{name}.safetensors").touch()
     with pytest.raises(LisaError, match=r"stage 'mind' goes on from '.*words.safetensors'"):
         train(data, tmp_path, stage="mind")
     (tmp_path / "words.safetensors").touch()
     train(data, tmp_path, stage="mind")
-    assert done == ["eyes", "eyes", "words", "mind"]
+    assert done == ["eyes", "eyes", "self", "words", "mind"]
 
 
 @pytest.mark.parametrize(
@@ -358,14 +368,14 @@ def test_one_stage_goes_on_from_the_finished_ones_before_it(
     [
         (None, set()),
         ("eyes", set()),
-        ("words", {"eyes", "eyes.safetensors"}),
-        ("mind", {"eyes", "eyes.safetensors", "words", "words.safetensors"}),
+        ("self", {"eyes", "eyes.safetensors"}),
+        ("words", {"eyes", "eyes.safetensors", "self", "self.safetensors"}),
     ],
 )
 def test_starting_anew_removes_what_the_stages_left_and_nothing_else(
     data: Path, tmp_path: Path, done: list[str], stage: str | None, left: set[str]
 ) -> None:
-    for name in ("eyes", "words", "mind"):
+    for name in STAGES:
         (tmp_path / name / "checkpoint-2").mkdir(parents=True)
         (tmp_path / f"{name}.safetensors").touch()
     (tmp_path / "notes.txt").touch()

@@ -39,7 +39,8 @@ class LisaConfig(PretrainedConfig):
     Args:
         language: fields of a ``transformers.LlamaConfig``.
         decoder: sizes of ``NanoDecoder``; those not given are taken from ``DECODER_SIZES``.
-        prompt_size: width of the prompt that the head hands to the mask decoder (256 in the paper).
+        prompt_size: width of the prompt that the head hands to the mask decoder (256 in the paper;
+            here twice that, for the decoder knows things in two ways).
         image_size: side in pixels of the square that pictures are stretched to, a multiple of 32.
         grid: the projector turns a picture into ``grid * grid`` visual tokens ...
         found_tokens: ... followed by so many for the names of what is found in it:
@@ -61,7 +62,7 @@ class LisaConfig(PretrainedConfig):
         self,
         language: dict[str, Any] | None = None,
         decoder: dict[str, int] | None = None,
-        prompt_size: int = 256,
+        prompt_size: int = 512,
         image_size: int = 384,
         grid: int = 4,
         found_tokens: int = 32,
@@ -131,7 +132,7 @@ class LisaConfig(PretrainedConfig):
         return cls(**(settings | changes))
 
     def _check(self) -> None:
-        check_count("prompt_size", self.prompt_size, 1)
+        check_count("prompt_size", self.prompt_size, 2, multiple_of=2)
         check_count("image_size", self.image_size, IMAGE_STRIDE, multiple_of=IMAGE_STRIDE)
         check_count("grid", self.grid, 1)
         check_count("found_tokens", self.found_tokens, 1)

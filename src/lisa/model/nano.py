@@ -56,7 +56,7 @@ class ImageFeatures:
     stride8: Tensor  # [B, 40, H/8, W/8] skip for the upscaling
     fused: Tensor  # [B, D, H/16, W/16] what the two-way transformer reads
     context: Tensor  # [B, D, H/32, W/32] what the semantic projector reads
-    keys: Tensor  # [B, P, H/32, W/32] the map in prompt space: a prompt's dot product says "here"
+    keys: Tensor  # [B, P, H/32, W/32] the map in prompt space: ``here_logits`` compares the two
     semantic: Tensor  # [B, 1000, H/32, W/32] ImageNet probabilities
 
     def select(self, index: Tensor) -> ImageFeatures:
@@ -156,13 +156,14 @@ class ImageNeck(nn.Module):
         self, width: int, prompt_size: int, context_blocks: int, fused_blocks: int
     ) -> None:
         super().__init__()
-        self.semantic_keys = nn.Linear(IMAGENET_CLASSES, prompt_size, bias=False)
+        half = prompt_size // 2
+        self.semantic_keys = nn.Linear(IMAGENET_CLASSES, half, bias=False)
         nn.init.normal_(self.semantic_keys.weight, std=0.4)
         self.lateral32 = nn.Conv2d(FEATURE_STRIDES[32], width, 1)
-        self.semantic_lateral = nn.Conv2d(prompt_size, width, 1)
+        self.semantic_lateral = nn.Conv2d(half, width, 1)
         self.context = nn.Sequential(*(MixerBlock(width) for _ in range(context_blocks)))
         self.global_context = nn.Linear(width, width)
-        self.context_keys = nn.Conv2d(width, prompt_size, 1)
+        self.context_keys = nn.Conv2d(width, half, 1)
         self.lateral16 = nn.Conv2d(FEATURE_STRIDES[16], width, 1)
         self.fused = nn.Sequential(*(MixerBlock(width) for _ in range(fused_blocks)))
 
@@ -174,7 +175,7 @@ class ImageNeck(nn.Module):
         size = tower.stride16.shape[-2:]
         up = F.interpolate(context, size=size, mode="bilinear", align_corners=False)
         fused = self.fused(self.lateral16(tower.stride16) + up)
-        keys = known + self.context_keys(context)
+        keys = torch.cat([self.context_keys(context), known], 1)
         return ImageFeatures(tower.stride4, tower.stride8, fused, context, keys, tower.semantic)
 
 
@@ -248,7 +249,7 @@ class NanoDecoder(nn.Module):
     def __init__(
         self,
         width: int = 192,
-        prompt_size: int = 256,
+        prompt_size: int = 512,
         heads: int = 6,
         layers: int = 2,
         context_blocks: int = 4,
@@ -322,6 +323,16 @@ class NanoDecoder(nn.Module):
 
 def here_logits(keys: Tensor, prompts: Tensor) -> Tensor:
     """Logits of "here" for ``keys`` [N, P, h, w] and M prompts each [N, M, P] -> [N, M, h, w].
+
+    A thing is known in two ways: one half of a prompt asks what was learnt from masks, the other
+    what ImageNet's classes say; either is enough (their odds add up).
+    """
+    learnt, known = map(half_logits, keys.chunk(2, 1), prompts.chunk(2, -1))
+    return torch.logaddexp(learnt, known)
+
+
+def half_logits(keys: Tensor, prompts: Tensor) -> Tensor:
+    """The same for one way of knowing.
 
     The scale is attention's; the bias says that a thing covers few locations.
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,9 @@ from lisa.data.knowledge import things
 from lisa.data.mixture import Photos
 from lisa.data.photos import (
     LabelledPhotos,
+    PhotoFolder,
     Scene,
+    augment,
     crop,
     crop_box,
     labelled_folders,
@@ -41,6 +43,7 @@ from lisa.training.loss import MaskLossWeights, denial_loss, mask_loss, soft_iou
 
 DECODED_ABSENT = 16  # one absent name in so many gets a mask, the others are only denied
 LABELLED_SHARE = 0.12  # of photographs that have a label and no mask
+PSEUDO_SHARE = 0.2  # of the other photographs have a mask that the eyes found
 TRUE_WORDS = 3  # of a label: its names and the closest kinds
 SOMEWHERE_WEIGHT, WORDS_WEIGHT = 0.2, 0.1
 WORDS_REHEARSED = 256  # a step
@@ -102,9 +105,9 @@ class WordTable:
     def loss(self, model: LisaModel, count: int | None = None) -> Tensor:
         """Binary cross-entropy a word, of ``count`` random words or all."""
         some = torch.randperm(len(self.truth), device=self.truth.device)[:count]
-        scores = model.decoder.neck.semantic_keys.weight.T  # [1000, P]
-        prompts = model.vlm.projector.name_prompt(self.embeddings[some])
-        logits = prompts @ scores.T / math.sqrt(scores.shape[1]) + HERE_BIAS
+        scores = model.decoder.neck.semantic_keys.weight.T  # [1000, P/2]
+        known = model.vlm.projector.name_prompt(self.embeddings[some]).chunk(2, -1)[1]
+        logits = known @ scores.T / math.sqrt(scores.shape[1]) + HERE_BIAS
         wrong = F.binary_cross_entropy_with_logits(logits, self.truth[some], reduction="sum")
         return wrong / len(some)
 
@@ -119,11 +122,17 @@ def learn_words(model: LisaModel, table: WordTable, steps: int = 200) -> float:
 
 
 def eyes_stream(
-    root: Path, photos: Photos, side: int, count: int, missing: int
+    root: Path,
+    photos: Photos,
+    side: int,
+    count: int,
+    missing: int,
+    pseudo: PhotoFolder | None = None,
 ) -> Callable[[np.random.Generator], list[Example]]:
     """A maker of samples: a view of a photograph, names that are there, some that are not.
 
-    Some photographs have a label and no mask: what it names is somewhere.
+    Some photographs have a label and no mask: what it names is somewhere. Some have a mask that
+    the eyes found themselves (``pseudo``).
 
     ``count`` and ``missing`` are those of ``eye_examples``.
     """
@@ -141,9 +150,25 @@ def eyes_stream(
         if labelled and random.random() < LABELLED_SHARE:
             folder = labelled[int(random.integers(len(labelled)))]
             return labelled_names(folder, classes, random, side, missing)
+        if pseudo and random.random() < PSEUDO_SHARE:
+            scene = pseudo_view(pseudo, random, side, photos.cutouts)
+            return eye_examples(scene, random, count, classes, missing)
         return eye_examples(photos.draw(random, side), random, count, synonyms, missing)
 
     return make
+
+
+def pseudo_view(
+    pseudo: PhotoFolder,
+    random: np.random.Generator,
+    side: int,
+    cutouts: Sequence[tuple[np.ndarray, str]],
+) -> Scene:
+    """A view of a photograph whose mask the eyes found; most other such names are not there."""
+    scene = pseudo[int(random.integers(len(pseudo)))]
+    true = {word for name in scene.names for word in words_of_labels().get(name, ())}
+    others = tuple(name for name in pseudo.names.values() if name not in true)
+    return augment(replace(scene, elsewhere=others), random, side=side, cutouts=cutouts)
 
 
 def labelled_names(

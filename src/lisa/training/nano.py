@@ -1,6 +1,7 @@
 """The recipe of ``lisa-nano``, stage by stage: the eyes, then the mind, then the files that ship.
 
     eyes   mask decoder and name prompts on photographs with names (training/eyes.py)
+    self   the same, also on masks that the eyes found themselves (training/pseudo.py)
     words  LoRA on the language model: to choose among imagined things (training/words.py)
     mind   LoRA on the language model, head and decoder end to end (training/mind.py)
 
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from lisa.data.imagenet import imagenet_classes
 from lisa.data.mixture import Photos, Stream
+from lisa.data.photos import PhotoFolder, labelled_folders
 from lisa.data.reasonseg import ReasonSeg
 from lisa.errors import DataError, LisaError
 from lisa.model.build import EMBEDDED, model_directory, pick_device, read_config
@@ -47,6 +49,7 @@ from lisa.training.mind import (
     mind_sources,
     mind_stream,
 )
+from lisa.training.pseudo import write_pseudo_masks
 from lisa.training.report import write_report
 from lisa.training.words import (
     WordsTask,
@@ -56,9 +59,10 @@ from lisa.training.words import (
     words_stream,
 )
 
-STAGES = ("eyes", "words", "mind")
+STAGES = ("eyes", "self", "words", "mind")
 FROZEN_FILES = ("language-embeddings", "language-layers-1", "language-layers-2", "tower")
 EYES = Schedule(steps=2500, pictures=16, learning_rate=1e-3, save_every=250)
+SELF = Schedule(steps=600, pictures=16, learning_rate=3e-4, save_every=150)
 WORDS = Schedule(
     steps=300, pictures=4, learning_rate=5e-4, warmup=20, weight_decay=0.0, save_every=100
 )
@@ -124,7 +128,7 @@ def train(
     check_request(data, stage, steps_scale)
     run = Run(data, out, seed, pick_device(device), resume, steps_scale, reasoning)
     photos = Photos(data)
-    if reasoning and stage != "eyes":
+    if reasoning and stage not in ("eyes", "self"):
         ReasonSeg(data / "reasonseg_nano", "train239")  # a broken sample stops the run here
     if not resume:
         forget(out, stage)
@@ -191,6 +195,7 @@ def run_or_reload(
     """Train one stage into the model, or load what it learnt when it is done."""
     tasks: dict[str, Callable[[LisaModel], Task]] = {
         "eyes": EyesTask,
+        "self": EyesTask,
         "words": WordsTask,
         "mind": MindTask,
     }
@@ -199,7 +204,7 @@ def run_or_reload(
     if finished.is_file():
         task.load_state_dict(read_file(finished), strict=False)
         return
-    stages = {"eyes": train_eyes, "words": train_words, "mind": train_mind}
+    stages = {"eyes": train_eyes, "self": train_self, "words": train_words, "mind": train_mind}
     stages[name](task, run, photos, model, processor)
     write_file({key: value.cpu() for key, value in task.state_dict().items()}, finished)
 
@@ -208,22 +213,45 @@ def train_eyes(
     task: Task, run: Run, photos: Photos, model: LisaModel, processor: LisaProcessor
 ) -> None:
     """Names to masks."""
-    full_size, model.config.image_size = model.config.image_size, EYES_SIDE
-    assert isinstance(task, EyesTask)
-    task.words = WordTable.of(model, processor)
     if not has_checkpoint(run.out / "eyes"):
-        learn_words(model, task.words)
+        learn_words(model, WordTable.of(model, processor))
+    learn_to_see(task, run, photos, processor, EYES, run.out / "eyes")
+
+
+def train_self(
+    task: Task, run: Run, photos: Photos, model: LisaModel, processor: LisaProcessor
+) -> None:
+    """Names to masks, some of them found by the eyes."""
+    found = run.out / "self" / "masks"
+    if (found / "annotations.json").is_file():
+        pseudo = PhotoFolder(found)
+    else:
+        pseudo = write_pseudo_masks(model, processor, labelled_folders(run.data), found)
+    learn_to_see(task, run, photos, processor, SELF, run.out / "self", pseudo)
+
+
+def learn_to_see(
+    task: Task,
+    run: Run,
+    photos: Photos,
+    processor: LisaProcessor,
+    schedule: Schedule,
+    out: Path,
+    pseudo: PhotoFolder | None = None,
+) -> None:
+    """One stage of the eyes, at their own size of picture."""
+    assert isinstance(task, EyesTask)
+    model = task.model
+    full_size, model.config.image_size = model.config.image_size, EYES_SIDE
+    task.words = WordTable.of(model, processor)
     rows = held_out_rows(run.data, EYES_SIDE)
+    make = eyes_stream(run.data, photos, EYES_SIDE, EYES_NAMES, EYES_MISSING, pseudo)
     run_stage(
         task,
-        Stream(
-            eyes_stream(run.data, photos, EYES_SIDE, EYES_NAMES, EYES_MISSING),
-            STREAM_LENGTH,
-            run.seed,
-        ),
+        Stream(make, STREAM_LENGTH, run.seed),
         processor.encode,
-        run.schedule(EYES),
-        run.out / "eyes",
+        run.schedule(schedule),
+        out,
         seed=run.seed,
         device=run.device,
         measure=lambda: iou_by_name(model, processor, rows),

@@ -44,7 +44,7 @@ def write_report(model: Path, data: Path, out: Path, device: str | None = None) 
         f"<h1>{html.escape(model.as_posix())}</h1>",
         f"<p>Trained on: {html.escape(sources)}</p>",
         *(f"<pre>{html.escape(str(score))}</pre>" for score in scores),
-        *(draw_curves(stage, read_log(out / stage)) for stage in ("eyes", "words", "mind")),
+        *(draw_curves(stage, read_log(out / stage)) for stage in ("eyes", "self", "words", "mind")),
         f'<img alt="questions and answers on held-out photographs" src="{as_data_url(sheet)}">',
     ]
     page = (
