@@ -112,9 +112,13 @@ class SemanticProjector(nn.Module):
         return torch.cat([places, self.spell(FoundNames.join(found), embed)], 1)
 
     def concept_probabilities(self, features: ImageFeatures, concepts: Tensor) -> Tensor:
-        """Probability [B, M, h, w] that each concept [M, H] of the bank is at each location."""
+        """Probability [B, M, h, w] that each concept [M, H] of the bank is at each location.
+
+        Names compete: two for one place can hardly both be right, however sure the eyes are.
+        """
         prompts = self.name_prompt(concepts)
-        return here_logits(features.keys, prompts.expand(len(features.keys), -1, -1)).sigmoid()
+        logits = here_logits(features.keys, prompts.expand(len(features.keys), -1, -1))
+        return logits.sigmoid() * logits.softmax(1)
 
     def place_vectors(self, height: int, width: int) -> Tensor:
         """What says where: [height * width, H], row by row."""
