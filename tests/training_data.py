@@ -94,10 +94,17 @@ def write_labelled(folder: Path, labels: tuple[str, ...]) -> None:
 
 def write_stamps(folder: Path) -> None:
     """A trumpet with a transparent border."""
+    write_stamps_of(folder, ("trumpet",))
+
+
+def write_stamps_of(folder: Path, names: tuple[str, ...]) -> None:
+    """A cut-out for each of the names, all alike."""
     pixels = np.zeros((24, 24, 4), np.uint8)
     pixels[4:20, 4:20] = (250, 210, 0, 255)
-    save(pixels, folder / "trumpet.png")
-    (folder / "index.json").write_text(json.dumps([{"file": "trumpet.png", "text": "A trumpet."}]))
+    for name in names:
+        save(pixels, folder / f"{name}.png")
+    entries = [{"file": f"{name}.png", "text": f"A {name}."} for name in names]
+    (folder / "index.json").write_text(json.dumps(entries))
 
 
 def write_reasonseg(folder: Path, questions: tuple[str, ...]) -> None:
