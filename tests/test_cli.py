@@ -41,6 +41,9 @@ SCORES = [
     "emission_rate",
     "failures",
     "by",
+    "naming_rate",
+    "ECE",
+    "reliability",
     "seconds_per_question",
 ]
 
@@ -429,6 +432,17 @@ def test_eval_can_ask_each_photo_the_question_of_another(
     assert run("eval", "--root", reasonseg, *options).code == 0
     assert [asked["question"] for asked in segmenter.asked] == ["Which part is it?", "a corner"]
     assert set(json.loads(path.read_text())) == {*SCORES, "shuffle_questions"}
+
+
+def test_eval_keeps_each_sample_where_asked(
+    run: Run, segmenter: FakeSegmenter, reasonseg: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "scores.json"
+    options = ["--protocol", "generate", "--json", path, "--per-sample"]
+    assert run("eval", "--root", reasonseg, *options).code == 0
+    scores = json.loads(path.read_text())
+    assert set(scores) == {*SCORES, "samples"}
+    assert len(scores["samples"]) == scores["n"]
 
 
 def test_eval_counts_a_failure_as_wrong_and_goes_on(

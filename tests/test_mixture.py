@@ -121,7 +121,7 @@ def test_cutouts_are_pasted_on_some_views(root: Path, monkeypatch: pytest.Monkey
 def test_a_share_of_the_views_is_composed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = Photos(root)
     assert photos.composer is not None
-    assert photos.composer.names == ["cup", "dog", "handsaw", "plate"]
+    assert photos.composer.names == ["cup", "dog", "hand", "handsaw", "plate"]
     monkeypatch.setattr(mixture, "augment", lambda *parts, **settings: "a view")
     drawn = [photos.draw(np.random.default_rng(seed), 48) for seed in range(300)]
     assert 0.12 < sum(scene != "a view" for scene in drawn) / 300 < 0.28

@@ -237,6 +237,13 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    per_sample: Annotated[
+        bool,
+        typer.Option(
+            "--per-sample",
+            help="Write the score of each sample too, so that two runs can be compared in pairs.",
+        ),
+    ] = False,
 ) -> None:
     """Measure a model on a data set, through the same code that answers a person.
 
@@ -249,6 +256,8 @@ def evaluate(
       cIoU           intersections of all samples over unions of all samples
       N_acc          share of absent targets that were answered with no mask
       emission_rate  share of present targets that were answered with a mask
+      naming_rate    share of present targets that the answer names, where the file has a name
+      ECE            how far the masks' own scores are from their IoU (calibration error)
 
     \b
     [b]Examples[/b]
@@ -270,16 +279,16 @@ def evaluate(
         shuffle_questions=shuffle_questions,
         progress=True,
     )
-    _write_scores(evaluation, json_file)
+    _write_scores(evaluation, json_file, per_sample)
     typer.echo(str(evaluation))
 
 
-def _write_scores(evaluation: "Evaluation", path: Path | None) -> None:
+def _write_scores(evaluation: "Evaluation", path: Path | None, per_sample: bool) -> None:
     if path is None:
         return
     from lisa.image import write_atomically
 
-    text = json.dumps(evaluation.to_dict(), indent=2)
+    text = json.dumps(evaluation.to_dict(per_sample), indent=2)
     write_atomically(path, f"{text}\n".encode())
 
 
