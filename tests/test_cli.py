@@ -25,6 +25,7 @@ import lisa
 from commands import parse
 from lisa import cli, predict
 from lisa.image import load_image
+from lisa.training import calibrate
 from lisa.training import nano as recipe
 
 KEYS = ["image", "question", "answer", "model", "masks", "timings"]
@@ -490,16 +491,35 @@ def test_train_nano_calls_the_recipe_with_what_was_typed(
         "resume": True,
         "stage": None,
         "steps_scale": 1.0,
-        "reasoning": True,
+        "kind": "release",
+        "start": None,
     }
+    assert (
+        run("train", "nano", "--data", "d", "--out", "o", "--kind", "ft239", "--start", "z").code
+        == 0
+    )
+    assert (calls[2]["kind"], calls[2]["start"]) == ("ft239", Path("z"))
     changed = {"seed": 3, "device": "cpu", "resume": False, "steps_scale": 0.01}
     assert calls[1] == calls[0] | changed | {"out": Path("runs/b")}
     signature.bind(**calls[0])  # the recipe takes exactly these
 
 
+def test_train_calibrate_prints_what_it_found(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def fake(*parts: Any) -> dict[str, float]:
+        asked.append(parts)
+        return {"score_scale": 0.5, "error_after": 0.0312345}
+
+    monkeypatch.setattr(calibrate, "calibrate_directory", fake)
+    outcome = run("train", "calibrate", "--data", "photos", "--model", "runs/a/model")
+    assert outcome == Outcome(0, "score_scale   0.5\nerror_after   0.03123\n", "")
+    assert asked == [(Path("runs/a/model"), Path("photos"), None)]
+
+
 # Help ---------------------------------------------------------------------------------------------
 
-COMMANDS = [[], ["segment"], ["eval"], ["train"], ["train", "nano"]]
+COMMANDS = [[], ["segment"], ["eval"], ["train"], ["train", "nano"], ["train", "calibrate"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

@@ -43,6 +43,14 @@ class DatasetName(StrEnum):
     reasonseg = "reasonseg"
 
 
+class NanoKind(StrEnum):
+    """What `lisa train nano` may train on."""
+
+    release = "release"
+    zero_shot = "zero-shot"
+    ft239 = "ft239"
+
+
 class Protocol(StrEnum):
     """Who writes the answer: the model, or the protocol."""
 
@@ -327,7 +335,8 @@ def nano(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Run this stage only: [b]eyes[/b], [b]words[/b] or [b]mind[/b].",
+            help="Run this stage only: [b]eyes[/b], [b]words[/b], [b]mind[/b] or, with ft239, "
+            "[b]tune[/b].",
             show_default=False,
         ),
     ] = None,
@@ -335,23 +344,35 @@ def nano(
         float,
         typer.Option(help="Multiply the number of steps of each stage; 0.01 is a quick trial."),
     ] = 1.0,
-    reasoning: Annotated[
-        bool,
+    kind: Annotated[
+        NanoKind,
         typer.Option(
-            help="Train on implicit questions too, or leave every one of them out "
-            "(the zero-shot model of the paper)."
+            help="[b]release[/b]: on all data. [b]zero-shot[/b]: no implicit question anywhere. "
+            "[b]ft239[/b]: zero-shot, then tuned on the 239 reasoning samples alone."
         ),
-    ] = True,
+    ] = NanoKind.release,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="With [b]ft239[/b]: the out folder of a finished zero-shot run, whose stages are "
+            "taken over.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Train lisa-nano, the small model that comes with the package.
 
     Runs the recipe stage by stage, on a GPU or on the CPU. A run that was killed goes on from its
     last checkpoint when the same command is given again. Losses and validation scores go to
-    TensorBoard files in the out folder; a one-page report ends the run.
+    TensorBoard files in the out folder; the scores of masks are calibrated on photographs that
+    were left out, and a one-page report ends the run.
 
     \b
     [b]Examples[/b]
       lisa train nano --data data --out runs/nano
+      lisa train nano --data data --out runs/zero-shot --kind zero-shot
+      lisa train nano --data data --out runs/ft239 --kind ft239 --start runs/zero-shot
       lisa train nano --data data --out runs/trial --steps-scale 0.01 --device cpu
       tensorboard --logdir runs/nano
     """
@@ -365,8 +386,37 @@ def nano(
         resume=resume,
         stage=stage,
         steps_scale=steps_scale,
-        reasoning=reasoning,
+        kind=kind.value,
+        start=start,
     )
+
+
+@train_app.command()
+def calibrate(
+    data: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="The folder with the training data.", show_default=False),
+    ],
+    model: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="The directory of a finished model.", show_default=False),
+    ],
+    device: DeviceOption = "auto",
+) -> None:
+    """Fit the scores of a finished model to the IoU that they estimate.
+
+    The recipe ends with this; the command is for models that were trained before it did. Only
+    [b]config.json[/b] is written anew. Validation data are not looked at.
+
+    \b
+    [b]Examples[/b]
+      lisa train calibrate --data data --model runs/nano/model
+    """
+    from lisa.training.calibrate import calibrate_directory
+
+    found = calibrate_directory(model, data, _device(device))
+    for name, value in found.items():
+        typer.echo(f"{name:<14}{value:.4g}")
 
 
 def _device(name: str) -> str | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 from transformers import TrainerState
 
-from lisa.data.mixture import SOURCES
+from lisa.data.mixture import BESIDE, SOURCES
 from lisa.data.reasonseg import ReasonSeg
 from lisa.evaluate import Evaluation, evaluate
 from lisa.image import write_atomically
@@ -25,6 +25,7 @@ from lisa.result import Result
 from lisa.training.loop import last_checkpoint
 from lisa.training.mind import held_out_questions
 
+STAGES = ("eyes", "words", "mind", "tune")
 SHEET_COLUMNS = 4
 SHEET_PICTURES = 12
 THUMBNAIL = 300  # pixels
@@ -44,7 +45,7 @@ def write_report(model: Path, data: Path, out: Path, device: str | None = None) 
         f"<h1>{html.escape(model.as_posix())}</h1>",
         f"<p>Trained on: {html.escape(sources)}</p>",
         *(f"<pre>{html.escape(str(score))}</pre>" for score in scores),
-        *(draw_curves(stage, read_log(out / stage)) for stage in ("eyes", "words", "mind")),
+        *(draw_curves(stage, read_log(out / stage)) for stage in STAGES),
         f'<img alt="questions and answers on held-out photographs" src="{as_data_url(sheet)}">',
     ]
     page = (
@@ -64,7 +65,8 @@ PAGE_STYLE = (
 
 def with_licence(source: str) -> str:
     """A source's name and, where the table of sources has one, its licence."""
-    return f"{source} ({SOURCES[source].licence})" if source in SOURCES else source
+    licence = SOURCES[source].licence if source in SOURCES else BESIDE.get(source)
+    return f"{source} ({licence})" if licence else source
 
 
 def measure(segmenter: Segmenter, data: Path) -> list[Evaluation]:
