@@ -269,7 +269,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Differ
             f"cannot compare {len(first)} with {len(second)} samples; expected as many, at least 1"
         )
     gains = np.array(first, float) - np.array(second, float)
-    low, high = _interval_of_means(gains)
+    low, high = mean_interval(gains.tolist())
     return Difference(float(gains.mean()), low, high)
 
 
@@ -334,13 +334,13 @@ def _bootstrap_interval(samples: Sequence[_Sample]) -> tuple[float, float] | Non
     if not samples:
         return None
     scale = len(samples) / (len(samples) + IOU_EPSILON)
-    return _interval_of_means(np.array([sample.iou for sample in samples]) * scale)
+    return mean_interval([sample.iou * scale for sample in samples])
 
 
-def _interval_of_means(values: np.ndarray) -> tuple[float, float]:
-    """The percentile interval of the mean when values are redrawn with replacement."""
-    generator = np.random.default_rng(BOOTSTRAP_SEED)
-    means = [generator.choice(values, len(values)).mean() for _ in range(BOOTSTRAP_RESAMPLES)]
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % percentile interval of the mean when values are redrawn with replacement."""
+    generator, pool = np.random.default_rng(BOOTSTRAP_SEED), np.array(values, float)
+    means = [generator.choice(pool, len(pool)).mean() for _ in range(BOOTSTRAP_RESAMPLES)]
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)

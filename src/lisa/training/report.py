@@ -19,6 +19,7 @@ from transformers import TrainerState
 from lisa.data.mixture import BESIDE, SOURCES
 from lisa.data.reasonseg import ReasonSeg
 from lisa.evaluate import Evaluation, evaluate
+from lisa.figures import polyline
 from lisa.image import write_atomically
 from lisa.predict import Segmenter, load
 from lisa.result import Result
@@ -124,17 +125,3 @@ def draw_curves(stage: str, log: list[dict[str, float]]) -> str:
             drawing = polyline(points)
             drawings.append(f"<figure><figcaption>{caption}</figcaption>{drawing}</figure>")
     return "".join(drawings)
-
-
-def polyline(points: Sequence[tuple[float, float]], width: int = 560, height: int = 140) -> str:
-    """An SVG line through points, scaled to fill its box."""
-    xs, ys = zip(*points, strict=True)
-    span_x, span_y = max(xs) - min(xs) or 1.0, max(ys) - min(ys) or 1.0
-    placed = " ".join(
-        f"{(x - min(xs)) / span_x * width:.1f},{height - (y - min(ys)) / span_y * height:.1f}"
-        for x, y in points
-    )
-    return (
-        f'<svg width="{width}" height="{height}" viewBox="-4 -4 {width + 8} {height + 8}">'
-        f'<polyline fill="none" stroke="#0072b2" stroke-width="2" points="{placed}"/></svg>'
-    )
