@@ -23,7 +23,7 @@ from pycocotools import mask as coco_mask
 
 import lisa
 from commands import parse
-from lisa import cli, predict
+from lisa import cli, nano_page, predict
 from lisa.image import load_image
 from lisa.training import calibrate
 from lisa.training import nano as recipe
@@ -517,9 +517,29 @@ def test_train_calibrate_prints_what_it_found(run: Run, monkeypatch: pytest.Monk
     assert asked == [(Path("runs/a/model"), Path("photos"), None)]
 
 
+def test_report_nano_passes_on_what_was_typed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(nano_page, "write_page", lambda *parts: asked.append(parts) or parts[2])
+    out = tmp_path / "nano.md"
+    options = ["--data", "d", "--model", "release=nano", "--model", "b=runs/a=b", "--limit", "3"]
+    outcome = run("report", "nano", *options, "--out", out)
+    assert (outcome.code, outcome.out) == (0, f"wrote {out}\n")
+    models = {"release": "nano", "b": "runs/a=b"}
+    assert asked == [(models, Path("d"), out, Path("runs/report"), None, 3)]
+
+
+@pytest.mark.parametrize("model", ["nano", "=nano", "release="])
+def test_a_model_to_report_on_has_a_name(run: Run, tmp_path: Path, model: str) -> None:
+    outcome = run("report", "nano", "--data", "d", "--model", model, "--out", tmp_path / "a.md")
+    assert_refused(outcome, repr(model), says="expected NAME=DIR")
+
+
 # Help ---------------------------------------------------------------------------------------------
 
-COMMANDS = [[], ["segment"], ["eval"], ["train"], ["train", "nano"], ["train", "calibrate"]]
+TRAIN = [["train"], ["train", "nano"], ["train", "calibrate"]]
+COMMANDS = [[], ["segment"], ["eval"], *TRAIN, ["report"], ["report", "nano"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -535,7 +555,7 @@ def test_help_explains_every_option(run: Run, command: list[str]) -> None:
 def test_the_examples_in_the_help_can_be_typed(run: Run, command: list[str]) -> None:
     lines = [line.strip() for line in run(*command, "--help").out.splitlines()]
     examples = [shlex.split(line)[1:] for line in lines if line.startswith("lisa ")]
-    assert examples or command == ["train"]
+    assert examples or command in (["train"], ["report"])
     for example in examples:
         if "--help" not in example:
             parse(example)

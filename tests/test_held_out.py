@@ -14,15 +14,13 @@ from lisa.data.mixture import Photos
 from lisa.data.photos import Region
 from lisa.errors import DataError
 from lisa.example import Example
-from training_data import content, write_stamps_of, write_training_data
-
-KNOWN = ("cat", "dog", "banana", "hammer", "trumpet", "spoon", "camel", "cello", "ostrich")
+from training_data import EVERYDAY, content, write_stamps_of, write_training_data
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = write_training_data(tmp_path_factory.mktemp("data"))
-    write_stamps_of(root / "photos" / "stamps", KNOWN)
+    write_stamps_of(root / "photos" / "stamps", EVERYDAY)
     return root
 
 

@@ -26,6 +26,9 @@ SOURCES = {
     "voc_animals": ("cat", "dog", "horse"),
     "ccp": ("dress", "bag", "belt"),
 }
+EVERYDAY = (  # enough for composite scenes of eight things; the last three are held out
+    *("cat", "dog", "banana", "hammer", "trumpet", "spoon", "camel", "cello", "ostrich"),
+)
 IMPLICIT = {
     "train239": ("Which of the two shapes would a matador choose?", "What is not made of corners?"),
     "val": ("Which shape would roll?", "What stands on a side?"),

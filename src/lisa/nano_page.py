@@ -203,9 +203,9 @@ def validation(measured: Sequence[Measured]) -> str:
         "by-name": "generate, asked by name",
     }
     heads = ["model", "protocol", "gIoU of targets present", "gIoU", "cIoU"]
-    heads += ["N-acc", "emission", "named", "calibration error"]
+    heads += ["N-acc", "emission", "named", "calibration error", "failed"]
     rows = [
-        [one.name, way, *score_cells(one.figures[key])]
+        [one.name, way, *score_cells(one.figures[key]), str(len(one.figures[key]["failures"]))]
         for one in measured
         for key, way in ways.items()
     ]
