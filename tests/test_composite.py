@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from coco_folder import COLOURS, make_cutouts, make_folder, rectangle
+from coco_folder import make_cutouts, make_folder
 from lisa.data import composite
 from lisa.data.composite import (
     Backdrops,
@@ -23,7 +23,6 @@ from lisa.data.composite import (
 )
 from lisa.data.photos import Cutouts, MaskedThings, PhotoFolder, Scene, flip
 from lisa.errors import DataError
-from lisa.formats import run_lengths
 
 SIDE = 64
 SEEDS = st.integers(0, 2**32 - 1)
@@ -56,48 +55,6 @@ def texts(things: list[Placed]) -> dict[str, str]:
 
 
 # What scenes are made of
-
-
-def test_whole_things_are_cut_out_in_their_own_colours(folder: PhotoFolder) -> None:
-    cuts = MaskedThings(folder)
-    assert cuts.names == ["cat", "cat", "dog", "dog", "cup", "cup"]
-    for (pixels, name), expected in zip(cuts, cuts.names, strict=True):
-        inside = pixels[pixels[..., 3] > 0]
-        assert name == expected
-        assert {tuple(pixel[:3]) for pixel in inside.tolist()} == {COLOURS[name]}
-
-
-def test_what_the_edge_cuts_off_and_crumbs_are_left_out(tmp_path: Path) -> None:
-    records = [[0, 10, 20, 20], [30, 59 - 20, 20, 21], [30, 30, 4, 4], [10, 10, 20, 20]]
-    content = annotations([rectangle(*box) for box in records])
-    cuts = MaskedThings(PhotoFolder(make_folder(tmp_path / "folder", content)))
-    assert len(cuts) == 1
-    assert cuts[0][0].shape == (20, 20, 4)
-
-
-def test_of_a_mask_in_pieces_the_largest_is_taken(tmp_path: Path) -> None:
-    mask = rectangle(10, 10, 20, 20) | rectangle(32, 12, 5, 5)
-    cuts = MaskedThings(PhotoFolder(make_folder(tmp_path / "folder", annotations([mask]))))
-    assert cuts[0][0].shape == (20, 20, 4)
-
-
-def annotations(masks: list[np.ndarray]) -> dict[str, object]:
-    return {
-        "categories": [{"id": 1, "name": "cat"}],
-        "images": [{"id": 1, "file_name": "a.png"}],
-        "annotations": [
-            {"id": n, "image_id": 1, "category_id": 1, "segmentation": run_lengths(mask)}
-            for n, mask in enumerate(masks)
-        ],
-    }
-
-
-def test_broken_run_lengths_are_named(tmp_path: Path) -> None:
-    content = annotations([rectangle(10, 10, 20, 20)])
-    content["annotations"][0]["segmentation"] = {"size": [60, 80]}  # type: ignore[index]
-    folder = PhotoFolder(make_folder(tmp_path / "folder", content))
-    with pytest.raises(DataError, match=r"malformed run lengths in '.*annotations\.json'"):
-        MaskedThings(folder)
 
 
 def test_nothing_to_put_on_or_to_put_there_is_an_error(folder: PhotoFolder) -> None:

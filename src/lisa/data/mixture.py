@@ -122,8 +122,9 @@ class Photos:
 
     @property
     def names(self) -> list[str]:
-        """All names of regions, sorted."""
-        return sorted({name for folder in self.folders.values() for name in folder.names.values()})
+        """All names of regions, sorted: those of photographs, and of what is pasted on them."""
+        found = {name for folder in self.folders.values() for name in folder.names.values()}
+        return sorted(found | set(self.composer.names if self.composer else ()))
 
     def elsewhere(self, name: str) -> tuple[str, ...]:
         """Names that only other kinds of photographs have."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from lisa.data.knowledge import taught
@@ -30,6 +31,8 @@ from lisa.model.convert import write_config
 from lisa.predict import Segmenter, load
 
 QUESTIONS = 240  # that the two numbers are fitted on
+ASKED_A_PHOTO = 2
+ABSENT_SHARE = 0.1  # of them are for something that is not there
 FEWEST = 5  # answers with a mask; to less than that nothing can be fitted
 SURE = 1e-4  # a score is taken to be at least so far from 0 and 1
 LARGEST_SCALE = 20.0
@@ -101,17 +104,22 @@ def error(scores: np.ndarray, ious: np.ndarray) -> float:
 
 
 def held_out_answers(root: Path, reasoning: bool, count: int = QUESTIONS) -> list[Example]:
-    """Questions of all kinds about whole photographs that training leaves out, some absent."""
+    """Questions about whole photographs that training leaves out, some of them for absent things.
+
+    Implicit ones, as people ask them, or names where the model was taught no other.
+    """
     asker, random = Asker(taught(), reasoning), np.random.default_rng(0)
-    asked = [
-        example
-        for folder in Photos(root, "held-out").folders.values()
-        for scene in (folder[n] for n in range(len(folder)))
-        for example in asker.ask(scene, random, 2)
-        if example.masks is not None
-    ]
-    chosen = np.random.default_rng(0).permutation(len(asked))[:count]
-    return [asked[n] for n in sorted(chosen.tolist())]
+    asked: list[Example | None] = []
+    for folder in Photos(root, "held-out").folders.values():
+        for scene in (folder[n] for n in range(len(folder))):
+            image = Image.fromarray(scene.image)
+            for _ in range(ASKED_A_PHOTO):
+                kind = asker.implicit if reasoning else asker.named
+                kind = asker.absent if random.random() < ABSENT_SHARE else kind
+                asked.append(kind(scene, image, random))
+    found = [example for example in asked if example]
+    chosen = np.random.default_rng(0).permutation(len(found))[:count]
+    return [found[n] for n in sorted(chosen.tolist())]
 
 
 def calibrate_once(segmenter: Segmenter, root: Path, reasoning: bool, path: Path) -> None:
