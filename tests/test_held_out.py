@@ -8,7 +8,14 @@ import pytest
 
 from coco_folder import rectangle
 from lisa.data import held_out
-from lisa.data.held_out import ByName, CompositeSet, ReferringSet, chosen, what_is_asked
+from lisa.data.held_out import (
+    ByName,
+    CompositeSet,
+    ReferringSet,
+    chosen,
+    is_kind_of_the_other,
+    what_is_asked,
+)
 from lisa.data.knowledge import is_held_out, things
 from lisa.data.mixture import Photos
 from lisa.data.photos import Region
@@ -45,6 +52,21 @@ def test_the_same_scene_comes_out_in_any_order(data: Path) -> None:
     assert [content(two[index]) for index in (3, 2, 1, 0)] == forwards[::-1]
     assert content(CompositeSet(data, "things", seed=1)[0]) != forwards[0]
     assert len(list(one)) == 4
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ("bird", "gull", True),
+        ("gull", "bird", True),
+        ("ostrich", "bird", True),
+        ("cat", "cat", True),
+        ("cat", "dog", False),
+        ("gulab jamun", "cat", False),
+    ],
+)
+def test_a_thing_and_a_kind_of_it_are_never_in_one_scene(one: str, other: str, alike: bool) -> None:
+    assert is_kind_of_the_other(one, other) is alike
 
 
 def test_what_cannot_be_made_is_refused(data: Path, tmp_path: Path) -> None:

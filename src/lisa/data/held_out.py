@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from lisa.data import prompts
-from lisa.data.composite import Composer
+from lisa.data.composite import Composer, kinds_by_word
 from lisa.data.knowledge import Thing, new_phrasings, things
 from lisa.data.mixture import PATIENCE, Photos
 from lisa.data.photos import MINIMUM_REGION_SHARE, PhotoFolder, Region, Scene
@@ -49,7 +49,8 @@ class CompositeSet(Sequence[Example]):
     def __init__(self, root: Path, kind: str, count: int = SCENES, seed: int = 0) -> None:
         self.composer = held_out_composer(root)
         self.asked = what_is_asked(kind, self.composer.names)
-        self.others = [name for name in self.composer.names if name in things()]
+        known = things()
+        self.others = [name for name in self.composer.names if name in known]
         if not self.asked or len(self.others) < THINGS_A_SCENE:
             raise DataError(
                 f"'{root}' has {len(self.others)} known things for composite scenes, of which "
@@ -70,8 +71,8 @@ class CompositeSet(Sequence[Example]):
         random = np.random.default_rng([self.seed, index])
         for _ in range(PATIENCE):
             target = pick(sorted(self.asked), 1, random)[0]
-            rest = [name for name in pick(self.others, THINGS_A_SCENE, random) if name != target]
-            names = [target, *rest[: THINGS_A_SCENE - 1]]
+            rest = [name for name in self.others if not is_kind_of_the_other(name, target)]
+            names = [target, *pick(rest, THINGS_A_SCENE - 1, random)]
             scene = self.composer.compose(names, random, SIDE)
             if len(scene.regions) == THINGS_A_SCENE:
                 return scene, self.ask(scene, target, index, random)
@@ -102,6 +103,21 @@ def what_is_asked(kind: str, names: Sequence[str]) -> Mapping[str, Thing]:
         raise DataError(f"unknown composite set '{kind}'; expected {' or '.join(known)}")
     asked = known[kind]()
     return {name: asked[name] for name in names if name in asked}
+
+
+def is_kind_of_the_other(one: str, other: str) -> bool:
+    """Whether a question about one of two things may well mean the other: bird and gull."""
+    pairs = ((one, other), (other, one))
+    return any(
+        a == b or a in kinds_in_words().get(b, ()) or b in kinds_by_word().get(a, ())
+        for a, b in pairs
+    )
+
+
+@cache
+def kinds_in_words() -> dict[str, tuple[str, ...]]:
+    """Name -> kinds of it."""
+    return prompts.other_words()
 
 
 def chosen(mask: np.ndarray, regions: Sequence[Region]) -> str:
