@@ -373,6 +373,19 @@ def test_the_tuned_kind_has_one_stage_more(data: Path, tmp_path: Path, done: lis
     assert done == ["eyes", "words", "mind", "tune"]
 
 
+def test_the_tuned_kind_is_trained_on_from_the_stages_before(
+    finished: Path, data: Path, tmp_path: Path
+) -> None:
+    for name in ("eyes", "words", "mind"):
+        shutil.copy(finished / f"{name}.safetensors", tmp_path)
+    trial(data, tmp_path, kind="ft239", stage="tune")
+    before, after = (read_file(tmp_path / f"{name}.safetensors") for name in ("mind", "tune"))
+    assert before.keys() == after.keys()
+    assert not all(value.equal(before[name]) for name, value in after.items())
+    seen = build(tmp_path / "model", "cpu")[1].config.trained_on
+    assert seen[-2:] == [NAMES_ONLY, "reasonseg_nano/train239 (targets present)"]
+
+
 def write_run(folder: Path, trained_on: list[str]) -> Path:
     """What a finished run leaves, as far as another one looks at it."""
     shutil.copytree(nano.EMBEDDED, folder / "model")
