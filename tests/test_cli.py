@@ -23,8 +23,9 @@ from pycocotools import mask as coco_mask
 
 import lisa
 from commands import parse
-from lisa import cli, predict
+from lisa import cli, nano_page, predict
 from lisa.image import load_image
+from lisa.training import calibrate
 from lisa.training import nano as recipe
 
 KEYS = ["image", "question", "answer", "model", "masks", "timings"]
@@ -41,6 +42,9 @@ SCORES = [
     "emission_rate",
     "failures",
     "by",
+    "naming_rate",
+    "ECE",
+    "reliability",
     "seconds_per_question",
 ]
 
@@ -431,6 +435,17 @@ def test_eval_can_ask_each_photo_the_question_of_another(
     assert set(json.loads(path.read_text())) == {*SCORES, "shuffle_questions"}
 
 
+def test_eval_keeps_each_sample_where_asked(
+    run: Run, segmenter: FakeSegmenter, reasonseg: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "scores.json"
+    options = ["--protocol", "generate", "--json", path, "--per-sample"]
+    assert run("eval", "--root", reasonseg, *options).code == 0
+    scores = json.loads(path.read_text())
+    assert set(scores) == {*SCORES, "samples"}
+    assert len(scores["samples"]) == scores["n"]
+
+
 def test_eval_counts_a_failure_as_wrong_and_goes_on(
     run: Run, segmenter: FakeSegmenter, reasonseg: Path, tmp_path: Path
 ) -> None:
@@ -476,16 +491,55 @@ def test_train_nano_calls_the_recipe_with_what_was_typed(
         "resume": True,
         "stage": None,
         "steps_scale": 1.0,
-        "reasoning": True,
+        "kind": "release",
+        "start": None,
     }
+    assert (
+        run("train", "nano", "--data", "d", "--out", "o", "--kind", "ft239", "--start", "z").code
+        == 0
+    )
+    assert (calls[2]["kind"], calls[2]["start"]) == ("ft239", Path("z"))
     changed = {"seed": 3, "device": "cpu", "resume": False, "steps_scale": 0.01}
     assert calls[1] == calls[0] | changed | {"out": Path("runs/b")}
     signature.bind(**calls[0])  # the recipe takes exactly these
 
 
+def test_train_calibrate_prints_what_it_found(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def fake(*parts: Any) -> dict[str, float]:
+        asked.append(parts)
+        return {"score_scale": 0.5, "error_after": 0.0312345}
+
+    monkeypatch.setattr(calibrate, "calibrate_directory", fake)
+    outcome = run("train", "calibrate", "--data", "photos", "--model", "runs/a/model")
+    assert outcome == Outcome(0, "score_scale   0.5\nerror_after   0.03123\n", "")
+    assert asked == [(Path("runs/a/model"), Path("photos"), None)]
+
+
+def test_report_nano_passes_on_what_was_typed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(nano_page, "write_page", lambda *parts: asked.append(parts) or parts[2])
+    out = tmp_path / "nano.md"
+    options = ["--data", "d", "--model", "release=nano", "--model", "b=runs/a=b", "--limit", "3"]
+    outcome = run("report", "nano", *options, "--out", out)
+    assert (outcome.code, outcome.out) == (0, f"wrote {out}\n")
+    models = {"release": "nano", "b": "runs/a=b"}
+    assert asked == [(models, Path("d"), out, Path("runs/report"), None, 3)]
+
+
+@pytest.mark.parametrize("model", ["nano", "=nano", "release="])
+def test_a_model_to_report_on_has_a_name(run: Run, tmp_path: Path, model: str) -> None:
+    outcome = run("report", "nano", "--data", "d", "--model", model, "--out", tmp_path / "a.md")
+    assert_refused(outcome, repr(model), says="expected NAME=DIR")
+
+
 # Help ---------------------------------------------------------------------------------------------
 
-COMMANDS = [[], ["segment"], ["eval"], ["train"], ["train", "nano"]]
+TRAIN = [["train"], ["train", "nano"], ["train", "calibrate"]]
+COMMANDS = [[], ["segment"], ["eval"], *TRAIN, ["report"], ["report", "nano"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -501,7 +555,7 @@ def test_help_explains_every_option(run: Run, command: list[str]) -> None:
 def test_the_examples_in_the_help_can_be_typed(run: Run, command: list[str]) -> None:
     lines = [line.strip() for line in run(*command, "--help").out.splitlines()]
     examples = [shlex.split(line)[1:] for line in lines if line.startswith("lisa ")]
-    assert examples or command == ["train"]
+    assert examples or command in (["train"], ["report"])
     for example in examples:
         if "--help" not in example:
             parse(example)

@@ -23,6 +23,8 @@ FIELDS = (
     "concepts",
     "seg_token_id",
     "mask_threshold",
+    "score_scale",
+    "score_bias",
     "trained_on",
 )
 
@@ -123,6 +125,10 @@ BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"mask_threshold": 1}, "mask_threshold is 1", "between 0 and 1"),
     ({"mask_threshold": float("nan")}, "mask_threshold is nan", "between 0 and 1"),
     ({"mask_threshold": "half"}, "mask_threshold is 'half'", "float"),
+    ({"score_scale": 0}, "score_scale is 0", "above 0"),
+    ({"score_scale": float("nan")}, "score_scale is nan", "above 0"),
+    ({"score_bias": float("inf")}, "score_bias is inf", "finite"),
+    ({"score_bias": "low"}, "score_bias is 'low'", "float"),
     ({"concepts": "cat"}, "concepts is 'cat'", "list"),
     ({"concepts": [1]}, "concepts is 1", "str"),
     ({"trained_on": {"a": 1}}, "trained_on is {'a': 1}", "list"),

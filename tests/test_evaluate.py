@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from lisa.data.reasonseg import ReasonSeg
 from lisa.errors import DataError, ImageError, LisaError, ModelError
-from lisa.evaluate import Failure, evaluate
+from lisa.evaluate import Failure, evaluate, names_the_target
 from lisa.example import Example
 from lisa.result import Mask, Result
 
@@ -215,11 +216,45 @@ def test_the_json_has_exactly_these_keys() -> None:
     assert json.loads(json.dumps(values)) == values
     assert " ".join(values) == (
         "dataset protocol model n gIoU gIoU_present gIoU_present_ci cIoU "
-        "N_acc emission_rate failures by seconds_per_question"
+        "N_acc emission_rate failures by naming_rate ECE reliability seconds_per_question"
     )
     assert (values["dataset"], values["model"]) == ("list", "table")
     assert values["failures"] == [{"name": "half.jpg", "message": "OSError: x"}]
     assert set(values["by"]) == {"long", "short"}
+
+
+def test_the_json_has_each_sample_where_it_is_asked_for() -> None:
+    values = evaluate(TableSegmenter(TABLE), SAMPLES, protocol="generate").to_dict(samples=True)
+    assert [sample["name"] for sample in values["samples"]] == [s.name for s in SAMPLES]
+    assert [sample["score"] for sample in values["samples"]] == [0.5, 0.5, None, None]
+    assert json.loads(json.dumps(values)) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase", "named"),
+    [
+        ("The cup.", "cup", True),
+        ("The cups.", "cup", True),
+        ("The CUP.", "cup", True),
+        ("The cupboard.", "cup", False),
+        ("The feline.", "cat", True),
+        ("", "cup", False),
+        ("The cup.", "", None),
+    ],
+)
+def test_a_target_is_named_by_its_name_or_a_synonym(
+    text: str, phrase: str, named: bool | None
+) -> None:
+    assert names_the_target(text, phrase) is named
+
+
+def test_answers_that_name_the_target_are_counted() -> None:
+    named = [
+        replace(sample, phrase=name)
+        for sample, name in zip(SAMPLES, ("it", "cup", "", "it"), strict=True)
+    ]
+    scores = evaluate(TableSegmenter(TABLE), named, protocol="generate").scores
+    assert scores.naming_rate == 1 / 2  # "It is there."; one has no name, one is absent
 
 
 def test_the_json_names_the_seed_of_a_shuffled_run() -> None:

@@ -12,7 +12,14 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
 from lisa.errors import DataError
-from lisa.metrics import SegmentationMetrics, SegmentationScores
+from lisa.metrics import (
+    ReliabilityBin,
+    SegmentationMetrics,
+    SegmentationScores,
+    calibration_error,
+    paired_difference,
+    reliability_table,
+)
 
 GOLDEN = Path(os.environ.get("LISA_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 needs_golden = pytest.mark.skipif(
@@ -173,6 +180,76 @@ def test_the_same_samples_give_the_same_scores(five_samples: SegmentationMetrics
     assert five_samples.compute() == five_samples.compute()
 
 
+# Names, scores that can be relied upon, and pairs
+
+
+def test_a_target_without_a_name_is_not_counted_as_unnamed() -> None:
+    metrics = SegmentationMetrics()
+    for named in (True, False, None, True):
+        metrics.update(FULL, FULL, answered=True, named=named)
+    metrics.update(EMPTY, EMPTY, answered=False, named=False)  # absent: there is nothing to name
+    metrics.update(EMPTY, FULL, answered=True, named=True, failed=True)
+    assert metrics.compute().naming_rate == 2 / 4
+    assert score(FULL, FULL).naming_rate is None
+
+
+def test_reliability_by_hand() -> None:
+    table = reliability_table([(0.05, 0.2), (0.15, 0.0), (0.5, 0.9), (1.0, 1.0)], bins=2)
+    assert [(one.low, one.high, one.n) for one in table] == [(0.0, 0.5, 2), (0.5, 1.0, 2)]
+    assert (table[0].score, table[0].iou) == pytest.approx((0.1, 0.1))
+    assert (table[1].score, table[1].iou) == pytest.approx((0.75, 0.95))
+    assert calibration_error(table) == pytest.approx((2 * 0.0 + 2 * 0.2) / 4)
+
+
+def test_an_empty_table_has_no_error() -> None:
+    table = reliability_table([])
+    assert table[0] == ReliabilityBin(0.0, 0.1, 0, None, None)
+    assert len(table) == 10
+    assert calibration_error(table) is None
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_a_score_that_is_the_iou_has_no_error(ious: list[float]) -> None:
+    table = reliability_table([(iou, iou) for iou in ious])
+    assert sum(one.n for one in table) == len(ious)
+    assert calibration_error(table) == pytest.approx(0, abs=1e-9)
+
+
+def test_an_error_is_that_of_the_answers_which_have_a_score() -> None:
+    metrics = SegmentationMetrics()
+    metrics.update(FULL, FULL, answered=True, score=0.7)
+    metrics.update(EMPTY, FULL, answered=False)
+    metrics.update(FULL, FULL, answered=True, score=0.7, failed=True)
+    scores = metrics.compute()
+    assert abs((scores.ECE or 0) - 0.3) < 1e-5
+    assert sum(one.n for one in scores.reliability) == 1
+
+
+def test_samples_are_kept_in_their_order(five_samples: SegmentationMetrics) -> None:
+    five_samples.update(FULL, FULL, answered=True, name="last.jpg", score=0.5, named=True)
+    samples = five_samples.samples
+    assert [round(one.iou, 3) for one in samples] == [0.333, 1.0, 0.0, 1.0, 0.0, 1.0]
+    assert [one.present for one in samples] == [True, True, True, False, False, True]
+    assert (samples[-1].name, samples[-1].score, samples[-1].named) == ("last.jpg", 0.5, True)
+
+
+def test_a_paired_difference_sees_what_two_intervals_hide() -> None:
+    hard = np.random.default_rng(1).uniform(0, 0.9, 100)
+    difference = paired_difference((hard + 0.05).tolist(), hard.tolist())
+    assert difference.mean == pytest.approx(0.05)
+    assert (difference.low, difference.high) == pytest.approx((0.05, 0.05))
+    noise = np.random.default_rng(2).normal(0, 0.3, 100)
+    unclear = paired_difference((hard + noise).tolist(), hard.tolist())
+    assert unclear.low < 0 < unclear.high or abs(unclear.mean) > 0.05
+
+
+def test_runs_of_different_samples_cannot_be_compared() -> None:
+    with pytest.raises(DataError, match="cannot compare 2 with 1 samples"):
+        paired_difference([0.1, 0.2], [0.1])
+    with pytest.raises(DataError, match="cannot compare 0 with 0 samples"):
+        paired_difference([], [])
+
+
 # Reports
 
 
@@ -180,7 +257,8 @@ def test_to_dict_is_json_with_these_keys(five_samples: SegmentationMetrics) -> N
     values = five_samples.compute().to_dict()
     assert json.loads(json.dumps(values)) == values
     assert " ".join(values) == (
-        "n gIoU gIoU_present gIoU_present_ci cIoU N_acc emission_rate failures by"
+        "n gIoU gIoU_present gIoU_present_ci cIoU N_acc emission_rate failures by "
+        "naming_rate ECE reliability"
     )
     assert " ".join(values["by"]["long"]) == "n gIoU gIoU_present cIoU"
 

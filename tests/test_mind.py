@@ -32,10 +32,10 @@ from lisa.training.mind import (
     iou_by_question,
     labelled_sample,
     learn_to_name,
-    mind_sources,
     mind_stream,
     named_states,
     reasoning_sample,
+    tune_stream,
 )
 from tiny_model import tiny_model
 from training_data import COLOURS, IMPLICIT, SIDE, content, learn, write_training_data
@@ -269,10 +269,26 @@ def test_now_and_then_an_answer_only_points(data: Path) -> None:
     assert any(example.phrase and not is_present(example) for example in spoken)
 
 
-def test_sources_say_what_was_seen(data: Path) -> None:
-    labelled = ["imagelevel_imagenet1000"]
-    assert mind_sources(data, reasoning=False) == labelled
-    assert mind_sources(data, reasoning=True) == [*labelled, "knowledge", "reasonseg_nano/train239"]
+def test_tuning_sees_the_samples_with_a_target_and_nothing_else(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = ReasonSeg.__getitem__
+
+    def first_is_absent(samples: ReasonSeg, index: int) -> Example:
+        sample = every(samples, index)
+        return replace(sample, masks=np.zeros((0, SIDE, SIDE), bool)) if index == 0 else sample
+
+    monkeypatch.setattr(ReasonSeg, "__getitem__", first_is_absent)
+    made = Stream(tune_stream(data, SIDE), SAMPLES, 0)
+    asked = [example for index in range(20) for example in made[index]]
+    assert {example.question for example in asked} == {IMPLICIT["train239"][1]}
+    assert all(is_present(example) for example in asked)
+
+
+def test_tuning_without_a_target_is_an_error(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ReasonSeg, "__len__", lambda self: 0)
+    with pytest.raises(DataError, match=r"no sample of .*train239' has a target"):
+        tune_stream(data, SIDE)
 
 
 def test_a_reasoning_sample_asks_every_wording_and_the_name(data: Path) -> None:

@@ -67,7 +67,8 @@ def test_the_table_is_sound() -> None:
 def test_the_sources_that_are_there_are_opened_in_the_order_of_the_table(root: Path) -> None:
     photos = Photos(root)
     assert list(photos.folders) == ["coco_union", "tools_seg", "dogcat_via"]
-    assert photos.names == ["bowl", "cat", "cup", "dog", "hand", "plane", "saw"]
+    photographed = {"bowl", "cat", "cup", "dog", "hand", "plane", "saw"}
+    assert photos.names == sorted(photographed | {"handsaw", "plate"})  # and what is pasted
     assert [folder.exhaustive for folder in photos.folders.values()] == [True, True, False]
     assert len(photos.cutouts) == 1
 
@@ -86,6 +87,7 @@ def test_sources_are_drawn_by_weight(root: Path, monkeypatch: pytest.MonkeyPatch
     for name, folder in photos.folders.items():
         folder.names = {number: name for number in folder.names}
     monkeypatch.setattr(mixture, "augment", lambda scene, random, **_: scene)
+    monkeypatch.setattr(mixture, "COMPOSITE_SHARE", 0.0)
     for seed in range(600):
         drawn[photos.draw(np.random.default_rng(seed), 48).names[0]] += 1
     weights = np.array([SOURCES[name].weight for name in photos.folders])
@@ -102,17 +104,32 @@ def test_names_of_quite_other_photographs(root: Path) -> None:
     assert "hand" in ANYWHERE
 
 
-def test_a_scene_knows_what_is_elsewhere(root: Path) -> None:
+def test_a_scene_knows_what_is_elsewhere(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixture, "COMPOSITE_SHARE", 0.0)
     photos = Photos(root)
     scenes = [photos.draw(np.random.default_rng(seed), 48) for seed in range(20)]
     assert {scene.elsewhere for scene in scenes} == {("plane", "saw"), ()}
     assert all(scene.image.shape == (48, 48, 3) for scene in scenes)
 
 
-def test_cutouts_are_pasted_on_some_views(root: Path) -> None:
+def test_cutouts_are_pasted_on_some_views(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixture, "COMPOSITE_SHARE", 0.0)
     photos = Photos(root)
     scenes = [photos.draw(np.random.default_rng(seed), 48) for seed in range(200)]
     assert 0.15 < np.mean(["plate" in scene.names for scene in scenes]) < 0.35
+
+
+def test_a_share_of_the_views_is_composed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = Photos(root)
+    assert photos.composer is not None
+    assert photos.composer.names == ["cup", "dog", "hand", "handsaw", "plate"]
+    monkeypatch.setattr(mixture, "augment", lambda *parts, **settings: "a view")
+    drawn = [photos.draw(np.random.default_rng(seed), 48) for seed in range(300)]
+    assert 0.12 < sum(scene != "a view" for scene in drawn) / 300 < 0.28
+
+
+def test_sources_are_all_folders_that_views_are_made_of(root: Path) -> None:
+    assert Photos(root).sources == ["coco_union", "tools_seg", "dogcat_via", "stamps"]
 
 
 def test_a_folder_without_photographs_is_named(tmp_path: Path) -> None:
@@ -166,7 +183,9 @@ def test_samples_hold_questions_of_the_photographs(root: Path) -> None:
     made = stream(root)
     assert len(made) == 100
     phrases = {one.phrase.split()[-1] for index in range(40) for one in made[index]}
-    assert phrases <= {*COLOURS, "bowl", "hand", "kitty", "plane", "plate", "saw"}
+    expected = {*COLOURS, "bowl", "hand", "kitty", "plane", "plate", "saw"}
+    expected |= {"handsaw"}  # in composite scenes things go by their everyday names
+    assert phrases <= expected
     assert len(phrases) > 6
 
 

@@ -29,6 +29,7 @@ from lisa.data import photos
 from lisa.data.photos import (
     Cutouts,
     LabelledPhotos,
+    MaskedThings,
     PhotoFolder,
     Region,
     Scene,
@@ -295,6 +296,51 @@ def test_a_cutout_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 )
 def test_plain_names(text: str, name: str) -> None:
     assert plain_name(text) == name
+
+
+# Things cut out along their masks
+
+
+def test_whole_things_are_cut_out_in_their_own_colours(tmp_path: Path) -> None:
+    cuts = MaskedThings(PhotoFolder(make_folder(tmp_path / "folder")))
+    assert cuts.names == ["cat", "cat", "dog", "dog", "cup", "cup"]
+    for (pixels, name), expected in zip(cuts, cuts.names, strict=True):
+        inside = pixels[pixels[..., 3] > 0]
+        assert name == expected
+        assert {tuple(pixel[:3]) for pixel in inside.tolist()} == {COLOURS[name]}
+
+
+def test_what_the_edge_cuts_off_and_crumbs_are_left_out(tmp_path: Path) -> None:
+    records = [[0, 10, 20, 20], [30, 59 - 20, 20, 21], [30, 30, 4, 4], [10, 10, 20, 20]]
+    content = annotations([rectangle(*box) for box in records])
+    cuts = MaskedThings(PhotoFolder(make_folder(tmp_path / "folder", content)))
+    assert len(cuts) == 1
+    assert cuts[0][0].shape == (20, 20, 4)
+
+
+def test_of_a_mask_in_pieces_the_largest_is_taken(tmp_path: Path) -> None:
+    mask = rectangle(10, 10, 20, 20) | rectangle(32, 12, 5, 5)
+    cuts = MaskedThings(PhotoFolder(make_folder(tmp_path / "folder", annotations([mask]))))
+    assert cuts[0][0].shape == (20, 20, 4)
+
+
+def annotations(masks: list[np.ndarray]) -> dict[str, Any]:
+    return {
+        "categories": [{"id": 1, "name": "cat"}],
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "annotations": [
+            {"id": n, "image_id": 1, "category_id": 1, "segmentation": run_lengths(mask)}
+            for n, mask in enumerate(masks)
+        ],
+    }
+
+
+def test_broken_run_lengths_are_named(tmp_path: Path) -> None:
+    content = annotations([rectangle(10, 10, 20, 20)])
+    content["annotations"][0]["segmentation"] = {"size": [60, 80]}  # type: ignore[index]
+    folder = PhotoFolder(make_folder(tmp_path / "folder", content))
+    with pytest.raises(DataError, match=r"malformed run lengths in '.*annotations\.json'"):
+        MaskedThings(folder)
 
 
 # Views

@@ -578,6 +578,14 @@ def test_an_answer_becomes_text_and_named_masks(
     assert [mask.score for mask in masks] == pytest.approx(expected)
 
 
+def test_scores_are_calibrated_and_keep_their_order(made: LisaProcessor) -> None:
+    plain = made.scores(torch.tensor([-2.0, 0.0, 3.0]))
+    assert plain == pytest.approx([0.1192, 0.5, 0.9526], abs=1e-4)
+    config = tiny_config(chat_tokenizer(), score_scale=0.5, score_bias=-1.0)
+    scores = LisaProcessor(chat_tokenizer(), config).scores(torch.tensor([-2.0, 0.0, 3.0]))
+    assert scores == pytest.approx([0.1192, 0.2689, 0.6225], abs=1e-4)
+
+
 @pytest.mark.parametrize("answer", ["The cat.[SEG]", "[SEG].", "a cup[SEG] and a cat[SEG]", "No."])
 def test_an_answer_is_read_back_with_its_seg_tokens(made: LisaProcessor, answer: str) -> None:
     assert made.read(made.answer_ids(answer)) == answer

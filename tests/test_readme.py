@@ -7,8 +7,9 @@ How each fenced block is handled. A block, or a line of one, that nothing below 
 - `bash`: line by line, in a folder that stands for the checkout: it has `examples/`, `benchmarks/`,
   and a small `ReasonSeg/val` made of the examples and the masks in `tests/data`. A line may be a
   chain of steps with `&&`. A step is one of:
-    - `lisa …`, `.venv/bin/lisa …`: run, with the lisa that is installed here. Only `lisa train` is
-      not run but read by the command line's own parser: it takes hours.
+    - `lisa …`, `.venv/bin/lisa …`: run, with the lisa that is installed here. Only `lisa train` and
+      `lisa report` are not run but read by the command line's own parser: they take hours, and
+      data that are not part of the checkout.
     - `python FILE …`: run, with this interpreter.
     - `python3 -m venv .venv`, `.venv/bin/pip install …`: not run again inside these tests. Their
       form is checked: the same folder throughout, the project itself, extras that exist.
@@ -106,8 +107,8 @@ def run(arguments: list[str], folder: Path) -> str:
 def run_step(step: str, folder: Path) -> str:
     """Do one step of a shell line in the way the docstring above says; what it printed."""
     match shlex.split(step):
-        case ["lisa" | ".venv/bin/lisa", "train", *arguments]:
-            parse(["train", *arguments])
+        case ["lisa" | ".venv/bin/lisa", "train" | "report" as command, *arguments]:
+            parse([command, *arguments])
         case ["lisa" | ".venv/bin/lisa", *arguments]:
             return run(["-m", "lisa", *arguments], folder)
         case ["python", file, *arguments] if file.endswith(".py"):

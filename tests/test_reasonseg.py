@@ -153,6 +153,10 @@ def test_sentences_are_long_and_phrases_short(tmp_path: Path, is_sentence: bool,
     assert only(tmp_path, is_sentence=is_sentence).tags == {tag}
 
 
+def test_the_kind_of_a_question_is_a_tag_too(tmp_path: Path) -> None:
+    assert only(tmp_path, is_sentence=True, kind="function").tags == {"long", "function"}
+
+
 @pytest.mark.parametrize(
     "changes",
     [

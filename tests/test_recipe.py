@@ -28,10 +28,13 @@ from lisa.training.lora import LORA
 from lisa.training.mind import MindTask, mind_stream
 from lisa.training.nano import (
     FROZEN_FILES,
+    KINDS,
+    NAMES_ONLY,
     STAGES,
     Run,
     split_learnt,
     starting_model,
+    take_over,
     train,
     write_model,
 )
@@ -73,9 +76,9 @@ def trial(data: Path, out: Path, **changes: Any) -> Path:
     return train(data, out, device="cpu", steps_scale=TRIAL, **changes)
 
 
-def a_run(data: Path, out: Path, reasoning: bool = True) -> Run:
+def a_run(data: Path, out: Path, kind: str = "release") -> Run:
     out.mkdir(parents=True, exist_ok=True)
-    return Run(data, out, 0, torch.device("cpu"), True, TRIAL, reasoning)
+    return Run(data, out, 0, torch.device("cpu"), True, TRIAL, KINDS[kind])
 
 
 # From beginning to end
@@ -98,6 +101,7 @@ def test_a_run_leaves_a_model_that_loads(finished: Path, data: Path) -> None:
     assert processor.config.concepts == Photos(data).names
     assert processor.config.trained_on == [
         *SOURCES,
+        "stamps",
         "imagelevel_imagenet1000",
         "knowledge",
         "reasonseg_nano/train239",
@@ -144,7 +148,7 @@ def test_a_second_call_trains_nothing(
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a finished stage is trained again")
 
-    for name in ("run_stage", "learn_words", "learn_to_name"):
+    for name in ("run_stage", "learn_words", "learn_to_name"):  # nor is it calibrated again
         monkeypatch.setattr(nano, name, refuse)
     monkeypatch.setattr(nano, "write_report", lambda *parts: None)
     before = {path.name: path.read_bytes() for path in (finished / "model").iterdir()}
@@ -263,7 +267,7 @@ def test_what_ships_answers_like_the_model_in_memory(
 ) -> None:
     model, processor = learnt
     photos = Photos(data)
-    out = write_model(model, processor, a_run(data, tmp_path, reasoning=False), photos)
+    out = write_model(model, processor, a_run(data, tmp_path, kind="zero-shot"), photos)
     loaded, its_processor = build(out, "cpu")
     batch = one_batch(data, processor)
     again = one_batch(data, its_processor)
@@ -277,7 +281,8 @@ def test_what_ships_answers_like_the_model_in_memory(
     close(actual.masks.low_res_masks, masks, atol=0.02 * spread(masks))
     assert spread(masks) > 0.01  # there is something to compare
     fields = json.loads((out / "config.json").read_text())
-    assert fields["trained_on"] == [*SOURCES, "imagelevel_imagenet1000"]  # no implicit question
+    labelled = "imagelevel_imagenet1000"
+    assert fields["trained_on"] == [*SOURCES, "stamps", labelled, NAMES_ONLY]  # no question
 
 
 def one_batch(data: Path, processor: LisaProcessor) -> Batch:
@@ -304,6 +309,21 @@ def spread(values: Tensor) -> float:
         ({"steps_scale": -1.0}, LisaError, "steps-scale is -1.0; expected more than 0"),
         ({"steps_scale": float("nan")}, LisaError, "steps-scale is nan; expected more than 0"),
         ({"steps_scale": float("inf")}, LisaError, "steps-scale is inf; expected more than 0"),
+        (
+            {"stage": "tune"},
+            LisaError,
+            "there is no stage 'tune'; expected one of eyes, words, mind",
+        ),
+        (
+            {"kind": "large"},
+            LisaError,
+            "there is no kind 'large'; expected one of release, zero-shot, ft239",
+        ),
+        (
+            {"kind": "ft239", "start": Path("nowhere")},
+            LisaError,
+            "'nowhere' is not the folder of a finished zero-shot run",
+        ),
         ({"stage": "words"}, LisaError, "stage 'words' goes on from '{out}/eyes.safetensors'"),
         ({"stage": "mind"}, LisaError, "stage 'mind' goes on from '{out}/eyes.safetensors'"),
         ({"device": "toaster"}, LisaError, "device 'toaster' cannot be used"),
@@ -334,6 +354,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(nano, "run_or_reload", lambda name, *parts: stages.append(name))
     monkeypatch.setattr(nano, "write_model", lambda model, processor, run, photos: run.out)
     monkeypatch.setattr(nano, "write_report", lambda *parts: None)
+    monkeypatch.setattr(nano, "calibrate_once", lambda *parts: None)
     return stages
 
 
@@ -345,8 +366,55 @@ def test_missing_samples_are_found_before_anything_is_trained(
         train(tmp_path / "data", tmp_path / "out")
     assert done == []
     train(tmp_path / "data", tmp_path / "out", stage="eyes")
-    train(tmp_path / "data", tmp_path / "out", reasoning=False)
+    train(tmp_path / "data", tmp_path / "out", kind="zero-shot")
     assert done == ["eyes", "eyes", "self", "words", "mind"]
+
+
+def test_the_tuned_kind_has_one_stage_more(data: Path, tmp_path: Path, done: list[str]) -> None:
+    train(data, tmp_path, kind="ft239")
+    assert done == [*STAGES, "tune"]
+
+
+def test_the_tuned_kind_is_trained_on_from_the_stages_before(
+    finished: Path, data: Path, tmp_path: Path
+) -> None:
+    for name in STAGES:
+        shutil.copy(finished / f"{name}.safetensors", tmp_path)
+    trial(data, tmp_path, kind="ft239", stage="tune")
+    before, after = (read_file(tmp_path / f"{name}.safetensors") for name in ("mind", "tune"))
+    assert before.keys() == after.keys()
+    assert not all(value.equal(before[name]) for name, value in after.items())
+    seen = build(tmp_path / "model", "cpu")[1].config.trained_on
+    assert seen[-2:] == [NAMES_ONLY, "reasonseg_nano/train239 (targets present)"]
+
+
+def write_run(folder: Path, trained_on: list[str]) -> Path:
+    """What a finished run leaves, as far as another one looks at it."""
+    shutil.copytree(nano.EMBEDDED, folder / "model")
+    fields = json.loads((folder / "model" / "config.json").read_text())
+    (folder / "model" / "config.json").write_text(json.dumps(fields | {"trained_on": trained_on}))
+    for name in STAGES:
+        (folder / f"{name}.safetensors").write_text(f"zero-shot {name}")
+    return folder
+
+
+def test_the_stages_of_a_zero_shot_run_are_taken_over(
+    data: Path, tmp_path: Path, done: list[str]
+) -> None:
+    start = write_run(tmp_path / "zero-shot", ["coco_union", NAMES_ONLY])
+    out = tmp_path / "out"
+    train(data, out, kind="ft239", start=start)
+    assert (out / "mind.safetensors").read_text() == "zero-shot mind"
+    (out / "mind.safetensors").write_text("its own")
+    take_over(start, out)
+    assert (out / "mind.safetensors").read_text() == "its own"
+
+
+@pytest.mark.parametrize("trained_on", [["knowledge"], []])
+def test_only_a_zero_shot_run_is_taken_over(tmp_path: Path, trained_on: list[str]) -> None:
+    start = write_run(tmp_path / "release", trained_on)
+    with pytest.raises(LisaError, match="is not the folder of a finished zero-shot run"):
+        take_over(start, tmp_path)
 
 
 def test_one_stage_goes_on_from_the_finished_ones_before_it(
@@ -375,6 +443,7 @@ def test_one_stage_goes_on_from_the_finished_ones_before_it(
 def test_starting_anew_removes_what_the_stages_left_and_nothing_else(
     data: Path, tmp_path: Path, done: list[str], stage: str | None, left: set[str]
 ) -> None:
+    (tmp_path / "calibration.json").touch()
     for name in STAGES:
         (tmp_path / name / "checkpoint-2").mkdir(parents=True)
         (tmp_path / f"{name}.safetensors").touch()

@@ -22,7 +22,6 @@ from lisa.training.report import (
     as_data_url,
     draw_curves,
     draw_sheet,
-    polyline,
     read_log,
     write_report,
 )
@@ -183,17 +182,3 @@ def test_curves_are_drawn_of_what_was_logged_more_than_once() -> None:
     assert drawn.count("<svg") == 1
     assert "eyes: loss, last 1.500" in drawn
     assert draw_curves("eyes", []) == ""
-
-
-def points_of(drawing: str) -> list[tuple[float, float]]:
-    (points,) = re.findall(r'points="([^"]*)"', drawing)
-    return [tuple(map(float, pair.split(","))) for pair in points.split()]
-
-
-def test_a_line_fills_its_box_and_higher_is_up() -> None:
-    drawing = polyline([(100, 1.0), (150, 3.0), (300, 2.0)], width=200, height=80)
-    assert points_of(drawing) == [(0, 80), (50, 0), (200, 40)]
-
-
-def test_a_flat_line_is_drawn_too() -> None:
-    assert points_of(polyline([(5, 2.0), (9, 2.0)], width=40, height=10)) == [(0, 10), (40, 10)]

@@ -26,6 +26,9 @@ SOURCES = {
     "voc_animals": ("cat", "dog", "horse"),
     "ccp": ("dress", "bag", "belt"),
 }
+EVERYDAY = (  # enough for composite scenes of eight things; the last three are held out
+    *("cat", "dog", "banana", "hammer", "trumpet", "spoon", "camel", "cello", "ostrich"),
+)
 IMPLICIT = {
     "train239": ("Which of the two shapes would a matador choose?", "What is not made of corners?"),
     "val": ("Which shape would roll?", "What stands on a side?"),
@@ -94,10 +97,17 @@ def write_labelled(folder: Path, labels: tuple[str, ...]) -> None:
 
 def write_stamps(folder: Path) -> None:
     """A trumpet with a transparent border."""
+    write_stamps_of(folder, ("trumpet",))
+
+
+def write_stamps_of(folder: Path, names: tuple[str, ...]) -> None:
+    """A cut-out for each of the names, all alike."""
     pixels = np.zeros((24, 24, 4), np.uint8)
     pixels[4:20, 4:20] = (250, 210, 0, 255)
-    save(pixels, folder / "trumpet.png")
-    (folder / "index.json").write_text(json.dumps([{"file": "trumpet.png", "text": "A trumpet."}]))
+    for name in names:
+        save(pixels, folder / f"{name}.png")
+    entries = [{"file": f"{name}.png", "text": f"A {name}."} for name in names]
+    (folder / "index.json").write_text(json.dumps(entries))
 
 
 def write_reasonseg(folder: Path, questions: tuple[str, ...]) -> None:

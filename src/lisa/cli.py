@@ -35,12 +35,22 @@ app = typer.Typer(
 )
 train_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(train_app, name="train")
+report_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(report_app, name="report")
 
 
 class DatasetName(StrEnum):
     """The data sets that `lisa eval` reads."""
 
     reasonseg = "reasonseg"
+
+
+class NanoKind(StrEnum):
+    """What `lisa train nano` may train on."""
+
+    release = "release"
+    zero_shot = "zero-shot"
+    ft239 = "ft239"
 
 
 class Protocol(StrEnum):
@@ -237,6 +247,13 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    per_sample: Annotated[
+        bool,
+        typer.Option(
+            "--per-sample",
+            help="Write the score of each sample too, so that two runs can be compared in pairs.",
+        ),
+    ] = False,
 ) -> None:
     """Measure a model on a data set, through the same code that answers a person.
 
@@ -249,6 +266,8 @@ def evaluate(
       cIoU           intersections of all samples over unions of all samples
       N_acc          share of absent targets that were answered with no mask
       emission_rate  share of present targets that were answered with a mask
+      naming_rate    share of present targets that the answer names, where the file has a name
+      ECE            how far the masks' own scores are from their IoU (calibration error)
 
     \b
     [b]Examples[/b]
@@ -270,16 +289,16 @@ def evaluate(
         shuffle_questions=shuffle_questions,
         progress=True,
     )
-    _write_scores(evaluation, json_file)
+    _write_scores(evaluation, json_file, per_sample)
     typer.echo(str(evaluation))
 
 
-def _write_scores(evaluation: "Evaluation", path: Path | None) -> None:
+def _write_scores(evaluation: "Evaluation", path: Path | None, per_sample: bool) -> None:
     if path is None:
         return
     from lisa.image import write_atomically
 
-    text = json.dumps(evaluation.to_dict(), indent=2)
+    text = json.dumps(evaluation.to_dict(per_sample), indent=2)
     write_atomically(path, f"{text}\n".encode())
 
 
@@ -318,7 +337,8 @@ def nano(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Run this stage only: [b]eyes[/b], [b]words[/b] or [b]mind[/b].",
+            help="Run this stage only: [b]eyes[/b], [b]words[/b], [b]mind[/b] or, with ft239, "
+            "[b]tune[/b].",
             show_default=False,
         ),
     ] = None,
@@ -326,23 +346,35 @@ def nano(
         float,
         typer.Option(help="Multiply the number of steps of each stage; 0.01 is a quick trial."),
     ] = 1.0,
-    reasoning: Annotated[
-        bool,
+    kind: Annotated[
+        NanoKind,
         typer.Option(
-            help="Train on implicit questions too, or leave every one of them out "
-            "(the zero-shot model of the paper)."
+            help="[b]release[/b]: on all data. [b]zero-shot[/b]: no implicit question anywhere. "
+            "[b]ft239[/b]: zero-shot, then tuned on the 239 reasoning samples alone."
         ),
-    ] = True,
+    ] = NanoKind.release,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="With [b]ft239[/b]: the out folder of a finished zero-shot run, whose stages are "
+            "taken over.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Train lisa-nano, the small model that comes with the package.
 
     Runs the recipe stage by stage, on a GPU or on the CPU. A run that was killed goes on from its
     last checkpoint when the same command is given again. Losses and validation scores go to
-    TensorBoard files in the out folder; a one-page report ends the run.
+    TensorBoard files in the out folder; the scores of masks are calibrated on photographs that
+    were left out, and a one-page report ends the run.
 
     \b
     [b]Examples[/b]
       lisa train nano --data data --out runs/nano
+      lisa train nano --data data --out runs/zero-shot --kind zero-shot
+      lisa train nano --data data --out runs/ft239 --kind ft239 --start runs/zero-shot
       lisa train nano --data data --out runs/trial --steps-scale 0.01 --device cpu
       tensorboard --logdir runs/nano
     """
@@ -356,8 +388,114 @@ def nano(
         resume=resume,
         stage=stage,
         steps_scale=steps_scale,
-        reasoning=reasoning,
+        kind=kind.value,
+        start=start,
     )
+
+
+@train_app.command()
+def calibrate(
+    data: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="The folder with the training data.", show_default=False),
+    ],
+    model: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="The directory of a finished model.", show_default=False),
+    ],
+    device: DeviceOption = "auto",
+) -> None:
+    """Fit the scores of a finished model to the IoU that they estimate.
+
+    The recipe ends with this; the command is for models that were trained before it did. Only
+    [b]config.json[/b] is written anew. Validation data are not looked at.
+
+    \b
+    [b]Examples[/b]
+      lisa train calibrate --data data --model runs/nano/model
+    """
+    from lisa.training.calibrate import calibrate_directory
+
+    found = calibrate_directory(model, data, _device(device))
+    for name, value in found.items():
+        typer.echo(f"{name:<14}{value:.4g}")
+
+
+@report_app.callback()
+def report() -> None:
+    """Measure models and write a page about it."""
+
+
+@report_app.command("nano")
+def report_nano(
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="The folder with photos/ and reasonseg_nano/val.",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=DIR",
+            help="A name for the page and the model's directory, or [b]nano[/b]. May be given "
+            "several times; [b]release[/b], [b]zero-shot[/b] and [b]ft239[/b] are compared. The "
+            "controls are measured on the first.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="The page, in Markdown; its plots go into a folder beside it.",
+            show_default=False,
+        ),
+    ],
+    cache: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="What was measured is kept here, so that a report that was stopped goes on. "
+            "Sheets of photographs go here, too.",
+        ),
+    ] = Path("runs/report"),
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Ask only so many questions of each set: a trial.", show_default=False
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Write the page of results of lisa-nano: claims, protocols, test sets and controls.
+
+    The controls are: another photo's question, no language model, no names in front of the
+    language model, no name before the mask, the largest thing, an ellipse in the middle. Where a
+    model lies in the folder of its training run, the curves of that run are drawn, too.
+
+    \b
+    [b]Examples[/b]
+      lisa report nano --data data --model release=nano --out docs/nano.md
+      lisa report nano --data data --model release=runs/nano/model \
+        --model zero-shot=runs/zero-shot/model --model ft239=runs/ft239/model --out docs/nano.md
+    """
+    from lisa.nano_page import write_page
+
+    _require_folder(out)
+    models = dict(_named_model(text) for text in model)
+    written = write_page(models, data, out, cache, _device(device), limit)
+    typer.echo(f"wrote {written}")
+
+
+def _named_model(text: str) -> tuple[str, str]:
+    """NAME=DIR in two."""
+    name, equals, model = text.partition("=")
+    if not (name and equals and model):
+        raise LisaError(f"model {text!r} has no name; expected NAME=DIR, such as release=nano")
+    return name, model
 
 
 def _device(name: str) -> str | None:

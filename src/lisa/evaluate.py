@@ -8,9 +8,11 @@ counts as wrong and is listed.
 This file knows questions, results and metrics. It does not know tensors, prompts or file formats.
 """
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,9 +20,10 @@ import PIL.Image
 from rich.console import Console
 from rich.progress import track
 
+from lisa.data.knowledge import Thing, things
 from lisa.errors import DataError, LisaError
 from lisa.example import Example
-from lisa.metrics import SegmentationMetrics, SegmentationScores
+from lisa.metrics import SampleScore, SegmentationMetrics, SegmentationScores
 from lisa.model.config import TEACHER_FORCED_ANSWER
 from lisa.result import Result
 
@@ -66,6 +69,7 @@ class Evaluation:
         seconds_per_question: mean wall time of a question; None if no sample could be read.
         shuffle_questions: the seed with which the photos exchanged their questions; None: each
             photo was asked its own.
+        samples: each sample as it was scored, in the order of the data set.
     """
 
     dataset: str
@@ -75,9 +79,14 @@ class Evaluation:
     failures: tuple[Failure, ...]
     seconds_per_question: float | None
     shuffle_questions: int | None = None
+    samples: tuple[SampleScore, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Everything in one flat object for JSON; `shuffle_questions` only where it is set."""
+    def to_dict(self, samples: bool = False) -> dict[str, Any]:
+        """Everything in one flat object for JSON; `shuffle_questions` only where it is set.
+
+        Args:
+            samples: with each sample's score, so that two runs can be compared in pairs.
+        """
         values = {
             "dataset": self.dataset,
             "protocol": self.protocol,
@@ -88,6 +97,8 @@ class Evaluation:
         }
         if self.shuffle_questions is not None:
             values["shuffle_questions"] = self.shuffle_questions
+        if samples:
+            values["samples"] = [asdict(sample) for sample in self.samples]
         return values
 
     def __str__(self) -> str:
@@ -137,7 +148,31 @@ def evaluate(
         failures=tuple(run.failures),
         seconds_per_question=float(np.mean(run.seconds)) if run.seconds else None,
         shuffle_questions=shuffle_questions,
+        samples=run.metrics.samples,
     )
+
+
+def names_the_target(text: str, phrase: str) -> bool | None:
+    """Whether an answer holds the target's name, or a synonym of it, as whole words.
+
+    Returns:
+        None where the target has no name.
+    """
+    if not phrase:
+        return None
+    known = _known_things().get(phrase)
+    names = "|".join(re.escape(name) for name in (phrase, *(known.synonyms if known else ())))
+    return re.search(rf"\b(?:{names})(?:s|es)?\b", text, re.IGNORECASE) is not None
+
+
+@cache
+def _known_things() -> dict[str, Thing]:
+    return things()
+
+
+def own_score(result: Result) -> float | None:
+    """What the model thinks of its masks' IoU: the mean of their scores; None without masks."""
+    return float(np.mean([mask.score for mask in result.masks])) if result.masks else None
 
 
 def _question_sources(count: int, seed: int | None) -> list[int]:
@@ -170,21 +205,36 @@ class _Run:
     def sample(self, dataset: Sequence[Example], index: int, source: int) -> None:
         """Asks one photo the question of sample `source`; an error is recorded as a failure."""
         name = f"sample {index}"
-        target, ignore, tags = _UNREAD, None, frozenset[str]()
+        target, ignore, tags, phrase = _UNREAD, None, frozenset[str](), ""
         try:
             example = dataset[index]
             name = example.name or name
             target, ignore, tags = example.mask, example.ignore, example.tags
+            phrase = example.phrase
             question = example.question if source == index else dataset[source].question
             result = self.ask(example.image, question)
             self.metrics.update(
-                result.mask, target, ignore, answered=bool(result.masks), tags=tags, name=name
+                result.mask,
+                target,
+                ignore,
+                answered=bool(result.masks),
+                tags=tags,
+                name=name,
+                score=own_score(result),
+                named=names_the_target(result.text, phrase),
             )
         except Exception as error:  # an out-of-memory in one sample must not lose the others
             self.failures.append(Failure(name, _one_line(error)))
             empty = np.zeros_like(target)
             self.metrics.update(
-                empty, target, ignore, answered=False, failed=True, tags=tags, name=name
+                empty,
+                target,
+                ignore,
+                answered=False,
+                failed=True,
+                tags=tags,
+                name=name,
+                named=False if phrase else None,
             )
 
     def ask(self, image: PIL.Image.Image, question: str) -> Result:

@@ -2,7 +2,8 @@
 
 The two official figures average over every sample, so a model gains by refusing and nobody sees
 it. Beside them stand the mean IoU of the samples that have a target, with an interval; the share
-of absent targets that were rightly left empty; and the share of present targets that got a mask.
+of absent targets that were rightly left empty; the share of present targets that got a mask, and
+of those that were named; and how far the model's own estimate of its IoU can be relied upon.
 
 This file knows boolean masks. It does not know models, pictures, questions or data sets.
 """
@@ -22,6 +23,7 @@ CUMULATIVE_EPSILON = 1e-10  # beside the union of all samples together
 BOOTSTRAP_RESAMPLES = 2000
 BOOTSTRAP_SEED = 0
 CONFIDENCE = 0.95
+RELIABILITY_BINS = 10  # of equal width, from 0 to 1
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,38 @@ class GroupScores:
     gIoU: float
     gIoU_present: float | None  # None: no sample of the group has a target
     cIoU: float
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """The answers whose score lies between two bounds."""
+
+    low: float
+    high: float
+    n: int
+    score: float | None  # mean score; None: no answer lies here
+    iou: float | None  # mean IoU of the same answers
+
+
+@dataclass(frozen=True)
+class SampleScore:
+    """One sample as it was scored, to compare runs sample by sample."""
+
+    name: str
+    iou: float
+    present: bool  # it has a target
+    answered: bool
+    score: float | None  # the model's own estimate of the IoU; None: it gave none
+    named: bool | None  # whether the answer names the target; None: the target has no name
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of differences of IoU, sample by sample, with its 95 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -49,6 +83,10 @@ class SegmentationScores:
             None if there are none.
         failures: names of the samples that failed.
         by: the scores of each tag.
+        naming_rate: share of present targets that the answer names; None where none has a name.
+        ECE: expected calibration error: mean distance between score and IoU over the bins of
+            ``reliability``, by their share of the answers; None where no answer has a score.
+        reliability: score and IoU of the answers that have a score, by the size of the score.
     """
 
     n: int
@@ -60,6 +98,9 @@ class SegmentationScores:
     emission_rate: float | None
     failures: tuple[str, ...]
     by: Mapping[str, GroupScores]
+    naming_rate: float | None
+    ECE: float | None
+    reliability: tuple[ReliabilityBin, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """The scores under their own names, made of what JSON can hold."""
@@ -67,6 +108,7 @@ class SegmentationScores:
         return asdict(self) | {
             "gIoU_present_ci": None if interval is None else list(interval),
             "failures": list(self.failures),
+            "reliability": [asdict(one) for one in self.reliability],
         }
 
     def __str__(self) -> str:
@@ -79,6 +121,8 @@ class SegmentationScores:
                 f"gIoU of present targets  {_figure(self.gIoU_present)}{self._interval()}",
                 f"absent targets refused   {_figure(self.N_acc)}",
                 f"present targets answered {_figure(self.emission_rate)}",
+                f"present targets named    {_figure(self.naming_rate)}",
+                f"calibration error        {_figure(self.ECE)}",
                 f"failures                 {len(self.failures)}",
             ]
         )
@@ -112,6 +156,8 @@ class SegmentationMetrics:
         failed: bool = False,
         tags: Iterable[str] = (),
         name: str = "",
+        score: float | None = None,
+        named: bool | None = None,
     ) -> Self:
         """Adds one sample and returns the metrics themselves.
 
@@ -124,6 +170,8 @@ class SegmentationMetrics:
                 that is wrong: IoU 0, even where the target is absent.
             tags: the groups the sample belongs to.
             name: how `failures` calls it.
+            score: the model's own estimate of the IoU, in [0, 1]; None: it gave none.
+            named: whether the answer names the target; None: nobody knows its name.
 
         Raises:
             DataError: a mask is not bool [H, W], or two of them differ in size. Nothing is added.
@@ -142,9 +190,19 @@ class SegmentationMetrics:
                 failed=failed,
                 tags=frozenset(tags),
                 name=name,
+                score=None if failed else score,
+                named=False if failed and named is not None else named,
             )
         )
         return self
+
+    @property
+    def samples(self) -> tuple[SampleScore, ...]:
+        """Each sample, in the order of `update`."""
+        return tuple(
+            SampleScore(one.name, one.iou, one.present, one.answered, one.score, one.named)
+            for one in self._samples
+        )
 
     def compute(self) -> SegmentationScores:
         """The scores of everything added so far; the same samples give the same scores.
@@ -157,6 +215,8 @@ class SegmentationMetrics:
             raise DataError("no scores: 0 samples were measured; expected at least 1")
         present = [sample for sample in samples if sample.present]
         absent = [sample for sample in samples if not sample.present]
+        rated = [(sample.score, sample.iou) for sample in samples if sample.score is not None]
+        reliability = reliability_table(rated)
         return SegmentationScores(
             **vars(_group_scores(samples)),
             gIoU_present_ci=_bootstrap_interval(present),
@@ -164,7 +224,53 @@ class SegmentationMetrics:
             emission_rate=_share([sample.answered for sample in present]),
             failures=tuple(sample.name for sample in samples if sample.failed),
             by=_scores_by_tag(samples),
+            naming_rate=_share([bool(s.named) for s in present if s.named is not None]),
+            ECE=calibration_error(reliability),
+            reliability=reliability,
         )
+
+
+def reliability_table(
+    rated: Sequence[tuple[float, float]], bins: int = RELIABILITY_BINS
+) -> tuple[ReliabilityBin, ...]:
+    """(score, IoU) of answers, both in [0, 1], in ``bins`` bins of equal width by their score.
+
+    A bin holds its lower bound and not its upper one, but for the last, which holds both.
+    """
+    table = np.array(rated, float).reshape(-1, 2)
+    number = np.minimum((table[:, 0] * bins).astype(int), bins - 1)
+    parts = [table[number == n] for n in range(bins)]
+    means = [part.mean(0).tolist() if len(part) else (None, None) for part in parts]
+    return tuple(
+        ReliabilityBin(n / bins, (n + 1) / bins, len(part), *mean)
+        for n, (part, mean) in enumerate(zip(parts, means, strict=True))
+    )
+
+
+def calibration_error(reliability: Sequence[ReliabilityBin]) -> float | None:
+    """Expected calibration error (Naeini et al., 2015) of a table; None where it is empty."""
+    total = sum(one.n for one in reliability)
+    gaps = [
+        one.n * abs(one.score - one.iou)
+        for one in reliability
+        if one.score is not None and one.iou is not None
+    ]
+    return sum(gaps) / total if total else None
+
+
+def paired_difference(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """How much better ``first`` is than ``second``: IoUs of the same samples in the same order.
+
+    Raises:
+        DataError: there is none, or not as many of the one as of the other.
+    """
+    if len(first) != len(second) or not len(first):
+        raise DataError(
+            f"cannot compare {len(first)} with {len(second)} samples; expected as many, at least 1"
+        )
+    gains = np.array(first, float) - np.array(second, float)
+    low, high = mean_interval(gains.tolist())
+    return Difference(float(gains.mean()), low, high)
 
 
 @dataclass(frozen=True)
@@ -178,6 +284,8 @@ class _Sample:
     failed: bool
     tags: frozenset[str]
     name: str
+    score: float | None
+    named: bool | None
 
     @property
     def iou(self) -> float:
@@ -225,9 +333,14 @@ def _bootstrap_interval(samples: Sequence[_Sample]) -> tuple[float, float] | Non
     """The percentile interval of the mean IoU when samples are redrawn with replacement."""
     if not samples:
         return None
-    ious = np.array([sample.iou for sample in samples])
-    generator = np.random.default_rng(BOOTSTRAP_SEED)
-    means = [_mean_iou(generator.choice(ious, len(ious))) for _ in range(BOOTSTRAP_RESAMPLES)]
+    scale = len(samples) / (len(samples) + IOU_EPSILON)
+    return mean_interval([sample.iou * scale for sample in samples])
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % percentile interval of the mean when values are redrawn with replacement."""
+    generator, pool = np.random.default_rng(BOOTSTRAP_SEED), np.array(values, float)
+    means = [generator.choice(pool, len(pool)).mean() for _ in range(BOOTSTRAP_RESAMPLES)]
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)

@@ -159,16 +159,7 @@ class Segmenter:
     ) -> list[Result]:
         """Answer at most ``BATCH_SIZE`` questions side by side."""
         started = time.perf_counter()
-        generated = self.model.generate(
-            images,
-            [self.processor.question_ids(one.question) for one in asked],
-            [one.image_index for one in asked],
-            end_token_id=self.processor.end_token_id,
-            answers=[
-                None if one.answer is None else self.processor.answer_ids(one.answer)
-                for one in asked
-            ],
-        )
+        generated = self._generate(images, asked)
         answered = time.perf_counter()
         pictured = [pictures[one.image_index] for one in asked]
         decoded = [
@@ -194,6 +185,19 @@ class Segmenter:
             for picture, one, (text, masks) in zip(pictured, asked, decoded, strict=True)
         ]
 
+    def _generate(self, images: EncodedImages, asked: Sequence[Asked]) -> list[Generated]:
+        """What the model says and points at."""
+        return self.model.generate(
+            images,
+            [self.processor.question_ids(one.question) for one in asked],
+            [one.image_index for one in asked],
+            end_token_id=self.processor.end_token_id,
+            answers=[
+                None if one.answer is None else self.processor.answer_ids(one.answer)
+                for one in asked
+            ],
+        )
+
     def _decode(self, answer: Generated, picture: Image.Image) -> tuple[str, tuple[Mask, ...]]:
         """An answer's text and masks; each mask is looked at once more, from closer by."""
         text, masks = self.processor.decode(answer, (picture.height, picture.width))
@@ -210,7 +214,7 @@ class Segmenter:
         decoder = self.model.decoder
         row = torch.zeros(1, dtype=torch.long, device=self.model.device)
         seen = decoder.decode(decoder.encode_image(pixels), prompt[None], row)
-        score = float(seen.iou_logits.sigmoid())
+        (score,) = self.processor.scores(seen.iou_logits)
         if score <= mask.score:
             return mask
         left, top, right, bottom = box

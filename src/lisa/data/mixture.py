@@ -15,7 +15,8 @@ from typing import TypeVar
 import numpy as np
 from torch.utils.data import Dataset
 
-from lisa.data.photos import Cutouts, PhotoFolder, Scene, augment
+from lisa.data.composite import Backdrops, Composer
+from lisa.data.photos import Cutouts, MaskedThings, PhotoFolder, Scene, augment
 from lisa.errors import DataError
 
 Sample = TypeVar("Sample")
@@ -88,6 +89,13 @@ SOURCES: dict[str, Source] = {
     "balloon": Source(0.3, elsewhere=(*FOOD, *TOOLS, *CARS, *ANIMALS), licence="unstated"),
     "dogcat_via": Source(0.3, elsewhere=(*FOOD, *TOOLS, *CARS, *FASHION), licence="unstated"),
 }
+BESIDE = {"stamps": "tuxpaint-stamps, GPL-2", "backgrounds": "wallpapers, see their packages"}
+CUT_UP = (  # sources whose things are whole enough to be cut out
+    *("coco_union", "voc_animals", "coco_val_oneperson", "uj_staple_pantry", "tools_seg"),
+    *("endangered_animals", "food_calorie_via", "food_via", "mugs_via", "bottles_via"),
+    *("waste_bottles_via", "trash_bags", "balloon"),
+)
+COMPOSITE_SHARE = 0.2  # of views are composite scenes
 PATIENCE = 1000  # attempts at a sample; more means that the data has nothing to ask about
 
 
@@ -108,13 +116,15 @@ class Photos:
         self.folders = open_folders(folder, part)
         stamps = folder / "stamps"
         self.cutouts = Cutouts(stamps) if stamps.is_dir() else ()
+        self.composer = self._composer(folder / "backgrounds" / "images")
         weights = np.array([SOURCES[name].weight for name in self.folders])
         self.weights = weights / weights.sum()
 
     @property
     def names(self) -> list[str]:
-        """All names of regions, sorted."""
-        return sorted({name for folder in self.folders.values() for name in folder.names.values()})
+        """All names of regions, sorted: those of photographs, and of what is pasted on them."""
+        found = {name for folder in self.folders.values() for name in folder.names.values()}
+        return sorted(found | set(self.composer.names if self.composer else ()))
 
     def elsewhere(self, name: str) -> tuple[str, ...]:
         """Names that only other kinds of photographs have."""
@@ -122,8 +132,27 @@ class Photos:
         others = [self.folders[n] for n in SOURCES[name].elsewhere if n in self.folders]
         return tuple(sorted({n for folder in others for n in folder.names.values()} - here))
 
+    @property
+    def sources(self) -> list[str]:
+        """The folders that views are made of."""
+        root = next(iter(self.folders.values())).folder.parent
+        return [*self.folders, *(name for name in BESIDE if (root / name).is_dir())]
+
+    def _composer(self, backgrounds: Path) -> Composer | None:
+        """Of all things that can be cut out; None where there are none."""
+        cuts: list[Cutouts | MaskedThings] = [
+            MaskedThings(folder) for name, folder in self.folders.items() if name in CUT_UP
+        ]
+        if isinstance(self.cutouts, Cutouts):
+            cuts.append(self.cutouts)
+        if not any(map(len, cuts)):
+            return None
+        return Composer(cuts, Backdrops(backgrounds, list(self.folders.values())))
+
     def draw(self, random: np.random.Generator, side: int) -> Scene:
-        """A random view of a random photograph."""
+        """A random view of a random photograph, or a composite scene."""
+        if self.composer and random.random() < COMPOSITE_SHARE:
+            return self.composer.draw(random, side)
         name = str(random.choice(list(self.folders), p=self.weights))
         folder = self.folders[name]
         scene = folder[int(random.integers(len(folder)))]

@@ -27,6 +27,9 @@ from lisa.image import load_image
 
 PASTED_SHARE = 0.25  # of views get cut-outs pasted on them
 MINIMUM_REGION_SHARE = 0.0015  # of the picture: smaller regions cannot be learnt at 256 pixels
+EDGE = 1  # pixels that a whole thing keeps from the edge of its photograph
+WHOLE_LEAST = 0.15  # of the photograph's longer side that a thing worth cutting out has
+WHOLE_FILLED = 0.25  # of its box that a thing fills at least
 HELD_OUT_EVERY = 20
 LABELLED_FOLDERS = ("imagelevel_imagenet1000", "imagelevel_caltech101")
 PARTS = ("train", "held-out", "all")
@@ -50,6 +53,15 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Description:
+    """Words that are true of one thing in a picture, and of no other."""
+
+    text: str  # "cup to the left of the plate"
+    name: str  # what an answer calls it: "left cup"
+    mask: np.ndarray  # bool [H, W]
+
+
+@dataclass(frozen=True)
 class Scene:
     """A picture, what is known to be in it, and what is known not to be."""
 
@@ -58,6 +70,7 @@ class Scene:
     absent: tuple[str, ...]  # names that an exhaustive annotation did not find
     instances: bool  # a region is one thing (else: all things of the name together)
     elsewhere: tuple[str, ...] = ()  # names that belong to quite other photographs
+    described: tuple[Description, ...] = ()  # true of the picture as it is, not of a changed one
 
     def union(self, name: str) -> np.ndarray:
         """Everything of that name, bool [H, W]."""
@@ -120,6 +133,18 @@ class PhotoFolder(Sequence[Scene]):
         present = {self.names[annotation["category_id"]] for annotation in annotations}
         absent = [name for name in self.names.values() if self.exhaustive and name not in present]
         return Scene(image, regions, tuple(absent), self.instances)
+
+    def picture(self, index: int) -> tuple[np.ndarray, list[str]]:
+        """A photograph without its masks: uint8 [H, W, 3], and the names that are in it."""
+        record = self.images[index]
+        image = np.asarray(load_image(self.folder / "images" / record["file_name"]))
+        return image, [self.names[a["category_id"]] for a in self.annotations[record["id"]]]
+
+    def thing(self, image_index: int, number: int) -> tuple[np.ndarray, Region]:
+        """A photograph uint8 [H, W, 3] and one of its regions."""
+        record = self.images[image_index]
+        image = np.asarray(load_image(self.folder / "images" / record["file_name"]))
+        return image, self._region(self.annotations[record["id"]][number], image)
 
     def _read_names(self, content: Any) -> dict[int, str]:
         """Names by category id."""
@@ -231,6 +256,65 @@ class Cutouts(Sequence[tuple[np.ndarray, str]]):
                 return np.asarray(picture.convert("RGBA")), name
         except OSError as error:
             raise DataError(f"cannot read cut-out '{self.folder / file}': {error}") from error
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each."""
+        return [name for _, name in self.entries]
+
+
+class MaskedThings(Sequence[tuple[np.ndarray, str]]):
+    """Whole things of photographs, cut out along their masks: (uint8 [h, w, 4], name) each.
+
+    A thing is whole when its mask does not touch the edge of the photograph; of a mask in pieces
+    the largest is taken.
+
+    Args:
+        photos: photographs with masks.
+
+    Raises:
+        DataError: run lengths are malformed; the message names the file.
+    """
+
+    def __init__(self, photos: PhotoFolder) -> None:
+        self.photos = photos
+        self.entries = [
+            (index, number)
+            for index, image in enumerate(photos.images)
+            for number, annotation in enumerate(photos.annotations[image["id"]])
+            if not is_crowd(annotation) and self._is_whole(annotation["segmentation"])
+        ]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, str]:  # type: ignore[override]  # no slices
+        image, region = self.photos.thing(*self.entries[index])
+        _, labels, boxes, _ = cv2.connectedComponentsWithStats(region.mask.astype(np.uint8))
+        largest = 1 + int(boxes[1:, cv2.CC_STAT_AREA].argmax())
+        left, top, width, height = boxes[largest, : cv2.CC_STAT_AREA]
+        cut = np.s_[top : top + height, left : left + width]
+        inside = cv2.erode((labels[cut] == largest).astype(np.uint8), np.ones((2, 2), np.uint8))
+        return np.dstack([image[cut], inside * np.uint8(255)]), region.name
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each."""
+        records = [(self.photos.images[index]["id"], number) for index, number in self.entries]
+        of_image = self.photos.annotations
+        return [self.photos.names[of_image[image][n]["category_id"]] for image, n in records]
+
+    def _is_whole(self, segmentation: dict[str, Any]) -> bool:
+        try:
+            height, width = segmentation["size"]
+            rle = {"size": [height, width], "counts": segmentation["counts"].encode()}
+            left, top, across, down = coco_mask.toBbox(rle)
+            area = coco_mask.area(rle)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DataError(f"malformed run lengths in '{self.photos.path}' ({error!r})") from error
+        inside = min(left, top, width - left - across, height - top - down) > EDGE
+        least = WHOLE_LEAST * max(width, height)
+        return bool(inside and max(across, down) >= least and area >= WHOLE_FILLED * across * down)
 
 
 def plain_name(text: str) -> str:
@@ -351,7 +435,7 @@ def crop(scene: Scene, box: tuple[int, int, int, int], side: int) -> Scene:
     cut = np.s_[top : top + height, left : left + width]
     square = Image.fromarray(scene.image[cut]).resize((side, side), Image.Resampling.BILINEAR)
     regions = [Region(region.name, resize_mask(region.mask[cut], side)) for region in scene.regions]
-    return replace(scene, image=np.asarray(square), regions=large_enough(regions))
+    return replace(scene, image=np.asarray(square), regions=large_enough(regions), described=())
 
 
 def resize_mask(mask: np.ndarray, side: int) -> np.ndarray:
@@ -374,7 +458,8 @@ def paste(scene: Scene, cutout: np.ndarray, name: str, random: np.random.Generat
     image[where] = (small[..., :3] * alpha + image[where] * (1 - alpha)).astype(np.uint8)
     covered[where] = alpha[..., 0] > 0.5
     seen = [Region(region.name, region.mask & ~covered) for region in scene.regions]
-    return replace(scene, image=image, regions=(*large_enough(seen), Region(name, covered)))
+    regions = (*large_enough(seen), Region(name, covered))
+    return replace(scene, image=image, regions=regions, described=())
 
 
 def place(
@@ -396,7 +481,7 @@ def whole(scene: Scene) -> tuple[int, int, int, int]:
 def flip(scene: Scene) -> Scene:
     """The mirror image."""
     regions = tuple(Region(region.name, region.mask[:, ::-1]) for region in scene.regions)
-    return replace(scene, image=scene.image[:, ::-1], regions=regions)
+    return replace(scene, image=scene.image[:, ::-1], regions=regions, described=())
 
 
 def recolour(image: np.ndarray, random: np.random.Generator) -> np.ndarray:

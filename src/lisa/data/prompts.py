@@ -23,6 +23,14 @@ NAME_QUESTIONS = (
     "{}",
     "Is there a {} here? Please mark it.",
 )
+DESCRIBED_QUESTIONS = (
+    "Segment the {}.",
+    "Which one is the {}?",
+    "Show me the {}.",
+    "Find the {}, please.",
+    "Point at the {}.",
+    "the {}",
+)
 NAMING_QUESTIONS = {
     "left": ("What is on the left?", "What do you see on the left side?"),
     "right": ("What is on the right?", "What do you see on the right side?"),
@@ -45,6 +53,11 @@ def choose(options: tuple[str, ...], random: np.random.Generator) -> str:
 def name_question(phrase: str, random: np.random.Generator) -> str:
     """A question that names its target."""
     return choose(NAME_QUESTIONS, random).format(phrase)
+
+
+def described_question(text: str, random: np.random.Generator) -> str:
+    """A question that tells its target from others: "cup to the left of the plate"."""
+    return choose(DESCRIBED_QUESTIONS, random).format(text)
 
 
 def present_answer(phrase: str) -> str:

@@ -2,7 +2,7 @@
 
     FOLDER/NAME.jpg
     FOLDER/NAME.json    {"text": [...], "is_sentence": bool, "shapes": [{"label", "points"}]}
-                        may add "answer": str, "absent": bool, "target_name": str
+                        may add "answer": str, "absent": bool, "target_name": str, "kind": str
 
 Annotations become masks by the rules of the official LISA (arXiv 2308.00692), odd ones included,
 since its figures rest on them: they are written at `rasterise`. OpenCV before 4.11 fills slanted
@@ -50,6 +50,7 @@ class _Annotation:
     answer: str | None
     absent: bool
     phrase: str
+    kind: str
 
 
 class ReasonSeg(Sequence[Example]):
@@ -58,7 +59,7 @@ class ReasonSeg(Sequence[Example]):
     An example has `masks` bool [1, H, W], everything asked for in one mask, or [0, H, W] where the
     target is absent (no target pixel, or `"absent": true`), `ignore` bool [H, W], the first text
     as `question`, the name of the target as `phrase` where the file gives it, and the tag "long" (a
-    sentence) or "short" (a phrase).
+    sentence) or "short" (a phrase), with the kind of the question where the file gives one.
 
     Every annotation is read and checked on construction, so that a broken one stops a run before
     it starts. Photos are read when asked for.
@@ -101,7 +102,7 @@ class ReasonSeg(Sequence[Example]):
             masks=target[np.newaxis][: int(present)],  # [1, H, W] or [0, H, W]
             ignore=label_map == IGNORE,
             name=photo.name,
-            tags=frozenset({"long" if annotation.is_sentence else "short"}),
+            tags=frozenset({"long" if annotation.is_sentence else "short", annotation.kind} - {""}),
             phrase=annotation.phrase,
         )
 
@@ -191,6 +192,7 @@ def _parse_annotation(content: Any) -> _Annotation:
         answer=_field(content, "answer", str) if content.get("answer") is not None else None,
         absent=_field(content, "absent", bool) if "absent" in content else False,
         phrase=_field(content, "target_name", str) if "target_name" in content else "",
+        kind=_field(content, "kind", str) if "kind" in content else "",
     )
 
 

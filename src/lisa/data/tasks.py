@@ -86,10 +86,7 @@ def told_apart(masks: Sequence[np.ndarray]) -> list[tuple[str, np.ndarray]]:
 
 def placed_apart(masks: Sequence[np.ndarray]) -> list[tuple[str, np.ndarray]]:
     """Left, right, top and bottom, where the centre of one mask clearly is outermost."""
-    height, width = masks[0].shape
-    centres = np.array(
-        [[rows.mean() / height, columns.mean() / width] for rows, columns in map(np.nonzero, masks)]
-    )
+    centres = np.array([centre(mask) for mask in masks])
     found = []
     for axis, (low, high) in ((1, ("left", "right")), (0, ("top", "bottom"))):
         order = np.argsort(centres[:, axis])
@@ -99,6 +96,14 @@ def placed_apart(masks: Sequence[np.ndarray]) -> list[tuple[str, np.ndarray]]:
         if values[-1] - values[-2] > CLEAR_MARGIN:
             found.append((high, masks[order[-1]]))
     return found
+
+
+def centre(mask: np.ndarray) -> tuple[float, float]:
+    """(y, x) of the middle of a mask bool [H, W] that is not empty, in shares of the picture."""
+    rows, columns = mask.sum(1), mask.sum(0)
+    count = rows.sum()
+    y, x = rows @ np.arange(len(rows)) / count, columns @ np.arange(len(columns)) / count
+    return float(y / len(rows)), float(x / len(columns))
 
 
 def sized_apart(masks: Sequence[np.ndarray]) -> list[tuple[str, np.ndarray]]:
@@ -227,7 +232,10 @@ class Asker:
     def referring(
         self, scene: Scene, image: Image.Image, random: np.random.Generator
     ) -> Example | None:
-        """A question that tells one thing from others of its name."""
+        """A question that tells one thing from others, by a description where there are some."""
+        for one in pick(scene.described, 1, random):
+            question = prompts.described_question(one.text, random)
+            return example(image, question, Target(one.name, one.mask))
         targets = referring_targets(scene) or semantic_targets(scene)
         return first(named_example(image, target, random) for target in pick(targets, 1, random))
 

@@ -6,6 +6,7 @@ file knows numbers and names, and which of them go together; it builds nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,6 +51,8 @@ class LisaConfig(PretrainedConfig):
         seg_token_id: id of ``[SEG]`` in the tokenizer that travels with the weights; the one after
             the language model's own.
         mask_threshold: probability above which a pixel belongs to the mask.
+        score_scale: the logit of a mask's estimated IoU is multiplied by this, more than 0 ...
+        score_bias: ... and this is added, so that scores mean what they say (training/calibrate).
         trained_on: what the weights have seen; written by training, printed by the model card.
 
     Raises:
@@ -71,6 +74,8 @@ class LisaConfig(PretrainedConfig):
         concepts: list[str] | None = None,
         seg_token_id: int = 49152,
         mask_threshold: float = 0.5,
+        score_scale: float = 1.0,
+        score_bias: float = 0.0,
         trained_on: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -87,6 +92,8 @@ class LisaConfig(PretrainedConfig):
         self.concepts = concepts or []
         self.seg_token_id = seg_token_id
         self.mask_threshold = mask_threshold
+        self.score_scale = score_scale
+        self.score_bias = score_bias
         self.trained_on = trained_on or []
         self._check()
         super().__init__(**kwargs)
@@ -143,6 +150,12 @@ class LisaConfig(PretrainedConfig):
         check_type("mask_threshold", self.mask_threshold, int | float)
         if not 0 < self.mask_threshold < 1:
             raise unfit("mask_threshold", self.mask_threshold, "a number between 0 and 1")
+        for name in ("score_scale", "score_bias"):
+            check_type(name, getattr(self, name), int | float)
+        if not 0 < self.score_scale < math.inf:
+            raise unfit("score_scale", self.score_scale, "a number above 0")
+        if not math.isfinite(self.score_bias):
+            raise unfit("score_bias", self.score_bias, "a finite number")
         for name in ("concepts", "trained_on"):
             check_type(name, getattr(self, name), list)
             for text in getattr(self, name):

@@ -231,6 +231,13 @@ class LisaProcessor:
 
     # ------------------------------------------------------ answers -> meaning
 
+    def scores(self, iou_logits: Tensor) -> list[float]:
+        """The decoder's estimates [N] of its masks' IoU, calibrated, each in [0, 1]."""
+        config = self.config
+        moved = config.score_scale * iou_logits.float() + config.score_bias
+        scores: list[float] = moved.sigmoid().tolist()
+        return scores
+
     def decode(self, generated: Generated, size: tuple[int, int]) -> tuple[str, tuple[Mask, ...]]:
         """An answer -> its text without ``[SEG]``, and one mask for each ``[SEG]``.
 
@@ -258,7 +265,7 @@ class LisaProcessor:
     def _decode_masks(
         self, masks: DecodedMasks, names: list[str], size: tuple[int, int]
     ) -> tuple[Mask, ...]:
-        scores = masks.iou_logits.float().sigmoid().tolist()
+        scores = self.scores(masks.iou_logits)
         decoded = [self.decode_mask(low_res_mask, size) for low_res_mask in masks.low_res_masks]
         return tuple(Mask(*parts) for parts in zip(decoded, names, scores, strict=True))
 

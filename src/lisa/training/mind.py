@@ -29,6 +29,7 @@ from lisa.data.prompts import (
 )
 from lisa.data.reasonseg import ReasonSeg
 from lisa.data.tasks import Asker, Target, example, label_example, pick
+from lisa.errors import DataError
 from lisa.example import Example
 from lisa.metrics import SegmentationMetrics
 from lisa.model.interfaces import Batch
@@ -170,6 +171,23 @@ def mind_stream(
     return make
 
 
+def tune_stream(root: Path, side: int) -> Callable[[np.random.Generator], list[Example]]:
+    """A maker of samples: one of the reasoning samples that have a target, in all its wordings."""
+    samples = ReasonSeg(root / "reasonseg_nano", "train239")
+    present = [index for index in range(len(samples)) if samples[index].mask.any()]
+    if not present:
+        raise DataError(
+            f"no sample of '{root}/reasonseg_nano/train239' has a target; expected some"
+        )
+
+    def make(random: np.random.Generator) -> list[Example]:
+        index = present[int(random.integers(len(present)))]
+        asked = reasoning_sample(samples, index, random, side)[:-1]  # without the name
+        return [sometimes_silent(example, random) for example in asked]
+
+    return make
+
+
 def sometimes_silent(example: Example, random: np.random.Generator) -> Example:
     """One answer in ten about something present only points, as in the paper's evaluation."""
     silent = random.random() < SILENT_SHARE and is_present(example)
@@ -224,12 +242,6 @@ def everyday_names(label: str, knowledge: Mapping[str, Thing]) -> list[str]:
     """The known things that a label names, the closest first."""
     words = dict.fromkeys((label, *words_of_labels().get(label, ())))
     return [word for word in words if word in knowledge]
-
-
-def mind_sources(root: Path, reasoning: bool) -> list[str]:
-    """What this stage saw beside the photographs with masks, for the weights' metadata."""
-    labelled = [folder.folder.name for folder in labelled_folders(root)]
-    return [*labelled, *(["knowledge", "reasonseg_nano/train239"] if reasoning else [])]
 
 
 def held_out_questions(root: Path, reasoning: bool, count: int = 24) -> list[Example]:

@@ -4,6 +4,9 @@
     self   the same, also on masks that the eyes found themselves (training/pseudo.py)
     words  LoRA on the language model: to choose among imagined things (training/words.py)
     mind   LoRA on the language model, head and decoder end to end (training/mind.py)
+    tune   kind "ft239" alone: the same on the 239 reasoning samples and nothing else
+
+At the end the scores are calibrated (training/calibrate.py).
 
 The pretrained parts come from the embedded model, where they are stored as they were published (the
 tower in float16). A stage that is done is not run again, one that was stopped goes on. This file
@@ -18,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,11 +30,14 @@ from lisa.data.mixture import Photos, Stream
 from lisa.data.photos import PhotoFolder, labelled_folders
 from lisa.data.reasonseg import ReasonSeg
 from lisa.errors import DataError, LisaError
+from lisa.example import Example
 from lisa.model.build import EMBEDDED, model_directory, pick_device, read_config
 from lisa.model.convert import write_config, write_names
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import LisaProcessor
 from lisa.model.weights import assemble, read_file, write_file
+from lisa.predict import Segmenter
+from lisa.training.calibrate import calibrate_once
 from lisa.training.eyes import (
     EyesTask,
     WordTable,
@@ -46,8 +53,8 @@ from lisa.training.mind import (
     held_out_questions,
     iou_by_question,
     learn_to_name,
-    mind_sources,
     mind_stream,
+    tune_stream,
 )
 from lisa.training.pseudo import write_pseudo_masks
 from lisa.training.report import write_report
@@ -59,7 +66,26 @@ from lisa.training.words import (
     words_stream,
 )
 
+
+@dataclass(frozen=True)
+class Kind:
+    """What a model may be trained on, in which stages."""
+
+    stages: tuple[str, ...]
+    reasoning: bool  # implicit questions are asked in "words" and "mind"
+    sources: tuple[str, ...]  # beside the photographs
+
+
 STAGES = ("eyes", "self", "words", "mind")
+NAMES_ONLY = "knowledge (names and synonyms only)"
+SAMPLES = "reasonseg_nano/train239"
+KINDS = {
+    "release": Kind(STAGES, True, ("knowledge", SAMPLES)),
+    "zero-shot": Kind(STAGES, False, (NAMES_ONLY,)),
+    "ft239": Kind((*STAGES, "tune"), False, (NAMES_ONLY, f"{SAMPLES} (targets present)")),
+}
+ALL_STAGES = (*STAGES, "tune")
+CALIBRATION = "calibration.json"
 FROZEN_FILES = ("language-embeddings", "language-layers-1", "language-layers-2", "tower")
 EYES = Schedule(steps=2500, pictures=16, learning_rate=1e-3, save_every=250)
 SELF = Schedule(steps=600, pictures=16, learning_rate=3e-4, save_every=150)
@@ -68,6 +94,9 @@ WORDS = Schedule(
 )
 MIND = Schedule(
     steps=220, pictures=6, learning_rate=5e-4, warmup=20, weight_decay=0.0, save_every=55
+)
+TUNE = Schedule(
+    steps=120, pictures=6, learning_rate=2e-4, warmup=10, weight_decay=0.0, save_every=40
 )
 EYES_SIDE = 256  # pixels; crops are seen closer than whole pictures will be
 EYES_NAMES = 4  # asked of a picture
@@ -87,7 +116,7 @@ class Run:
     device: torch.device
     resume: bool
     steps_scale: float
-    reasoning: bool
+    kind: Kind
 
     def schedule(self, full: Schedule) -> Schedule:
         steps = max(2, round(full.steps * self.steps_scale))
@@ -107,7 +136,8 @@ def train(
     resume: bool = True,
     stage: str | None = None,
     steps_scale: float = 1.0,
-    reasoning: bool = True,
+    kind: str = "release",
+    start: Path | None = None,
 ) -> Path:
     """Run the recipe; returns the directory of the finished model, ``out/model``.
 
@@ -117,55 +147,77 @@ def train(
         seed: of initial weights and of the stream of samples.
         device: "cpu", "cuda" ...; None takes a GPU if there is one.
         resume: go on from what ``out`` holds; False starts anew, or ``stage`` and what follows it.
-        stage: only this one of ``STAGES``, after the finished ones before it.
+        stage: only this one of the kind's stages, after the finished ones before it.
         steps_scale: multiplies the number of steps of each stage.
-        reasoning: False keeps every implicit question out (the paper's zero-shot model).
+        kind: "release": all data; "zero-shot": no implicit question anywhere, as the paper's model
+            of that name; "ft239": zero-shot, then tuned on the 239 samples.
+        start: the folder of a finished zero-shot run, whose stages are taken over.
 
     Raises:
-        DataError: ``data`` does not hold the training data. LisaError: no such stage, or one before
-            it is not finished.
+        DataError: ``data`` does not hold the training data. LisaError: no such kind or stage, one
+            before it is not finished, or ``start`` is not that of a zero-shot run.
     """
-    check_request(data, stage, steps_scale)
-    run = Run(data, out, seed, pick_device(device), resume, steps_scale, reasoning)
+    check_request(data, stage, steps_scale, kind)
+    run = Run(data, out, seed, pick_device(device), resume, steps_scale, KINDS[kind])
     photos = Photos(data)
-    if reasoning and stage not in ("eyes", "self"):
+    if kind != "zero-shot" and stage not in ("eyes", "self"):
         ReasonSeg(data / "reasonseg_nano", "train239")  # a broken sample stops the run here
     if not resume:
         forget(out, stage)
     out.mkdir(parents=True, exist_ok=True)
-    wanted = wanted_stages(out, stage)
+    if start is not None:
+        take_over(start, out)
+    wanted = wanted_stages(out, run.kind.stages, stage)
     model, processor = starting_model(photos, seed)
     for name in wanted:
         run_or_reload(name, run, photos, model, processor)
+    if wanted == run.kind.stages:
+        segmenter = Segmenter(model, processor)
+        calibrate_once(segmenter, data, run.kind.reasoning, out / CALIBRATION)
     finished = write_model(model, processor, run, photos)
     write_report(finished, data, out, device)
     return finished
 
 
-def check_request(data: Path, stage: str | None, steps_scale: float) -> None:
+def check_request(data: Path, stage: str | None, steps_scale: float, kind: str) -> None:
     """Say early what cannot work."""
+    if kind not in KINDS:
+        raise LisaError(f"there is no kind '{kind}'; expected one of {', '.join(KINDS)}")
     if not (data / "photos").is_dir():
         raise DataError(
             f"no training data in '{data}'; expected the folders photos/ and reasonseg_nano/"
         )
-    if stage is not None and stage not in STAGES:
-        raise LisaError(f"there is no stage '{stage}'; expected one of {', '.join(STAGES)}")
+    stages = KINDS[kind].stages
+    if stage is not None and stage not in stages:
+        raise LisaError(f"there is no stage '{stage}'; expected one of {', '.join(stages)}")
     if not 0 < steps_scale < math.inf:
         raise LisaError(f"steps-scale is {steps_scale}; expected more than 0")
 
 
 def forget(out: Path, stage: str | None) -> None:
     """Remove what ``stage`` and the stages after it (None: all stages) left in ``out``."""
-    for name in STAGES[STAGES.index(stage) :] if stage else STAGES:
+    for name in ALL_STAGES[ALL_STAGES.index(stage) :] if stage else ALL_STAGES:
         shutil.rmtree(out / name, ignore_errors=True)
         (out / f"{name}.safetensors").unlink(missing_ok=True)
+    (out / CALIBRATION).unlink(missing_ok=True)
 
 
-def wanted_stages(out: Path, stage: str | None) -> tuple[str, ...]:
+def take_over(start: Path, out: Path) -> None:
+    """Copy the finished stages of a zero-shot run that ``out`` does not have itself."""
+    files = [start / f"{name}.safetensors" for name in STAGES]
+    saw = read_config(start / "model").trained_on if all(f.is_file() for f in files) else []
+    if NAMES_ONLY not in saw:
+        raise LisaError(f"'{start}' is not the folder of a finished zero-shot run; expected one")
+    for path in files:
+        if not (out / path.name).is_file():
+            shutil.copyfile(path, out / path.name)
+
+
+def wanted_stages(out: Path, stages: tuple[str, ...], stage: str | None) -> tuple[str, ...]:
     """The stage asked for after those it builds on, which must be finished; None: all stages."""
     if stage is None:
-        return STAGES
-    earlier = STAGES[: STAGES.index(stage)]
+        return stages
+    earlier = stages[: stages.index(stage)]
     for name in earlier:
         finished = out / f"{name}.safetensors"
         if not finished.is_file():
@@ -198,13 +250,20 @@ def run_or_reload(
         "self": EyesTask,
         "words": WordsTask,
         "mind": MindTask,
+        "tune": MindTask,
     }
     task = tasks[name](model)
     finished = run.out / f"{name}.safetensors"
     if finished.is_file():
         task.load_state_dict(read_file(finished), strict=False)
         return
-    stages = {"eyes": train_eyes, "self": train_self, "words": train_words, "mind": train_mind}
+    stages = {
+        "eyes": train_eyes,
+        "self": train_self,
+        "words": train_words,
+        "mind": train_mind,
+        "tune": train_tune,
+    }
     stages[name](task, run, photos, model, processor)
     write_file({key: value.cpu() for key, value in task.state_dict().items()}, finished)
 
@@ -269,7 +328,9 @@ def train_words(
     run_stage(
         task,
         Stream(
-            words_stream(processor.config, WORDS_QUESTIONS, run.reasoning), STREAM_LENGTH, run.seed
+            words_stream(processor.config, WORDS_QUESTIONS, run.kind.reasoning),
+            STREAM_LENGTH,
+            run.seed,
         ),
         lambda made: encode_scenes(made, processor),
         run.schedule(WORDS),
@@ -284,14 +345,36 @@ def train_mind(
     task: Task, run: Run, photos: Photos, model: LisaModel, processor: LisaProcessor
 ) -> None:
     """Questions to answers and masks."""
-    make = mind_stream(run.data, photos, model.config.image_size, MIND_QUESTIONS, run.reasoning)
-    asked = held_out_questions(run.data, run.reasoning)
+    reasoning = run.kind.reasoning
+    make = mind_stream(run.data, photos, model.config.image_size, MIND_QUESTIONS, reasoning)
+    train_end_to_end("mind", make, MIND, task, run, model, processor)
+
+
+def train_tune(
+    task: Task, run: Run, photos: Photos, model: LisaModel, processor: LisaProcessor
+) -> None:
+    """The 239 reasoning samples, over and over."""
+    make = tune_stream(run.data, model.config.image_size)
+    train_end_to_end("tune", make, TUNE, task, run, model, processor)
+
+
+def train_end_to_end(
+    name: str,
+    make: Callable[[np.random.Generator], list[Example]],
+    full: Schedule,
+    task: Task,
+    run: Run,
+    model: LisaModel,
+    processor: LisaProcessor,
+) -> None:
+    """A stage of questions and photographs, measured as a user would."""
+    asked = held_out_questions(run.data, run.kind.reasoning)
     run_stage(
         task,
         Stream(make, STREAM_LENGTH, run.seed + 1),
         processor.encode,
-        run.schedule(MIND),
-        run.out / "mind",
+        run.schedule(full),
+        run.out / name,
         seed=run.seed,
         device=run.device,
         measure=lambda: iou_by_question(model, processor, asked),
@@ -310,7 +393,8 @@ def write_model(model: LisaModel, processor: LisaProcessor, run: Run, photos: Ph
     learnt, adapter = split_learnt(model)
     write_file(learnt, out / "lisa.safetensors")
     write_file(adapter, out / "adapter.safetensors")
-    processor.config.trained_on = [*photos.folders, *mind_sources(run.data, run.reasoning)]
+    labelled = [folder.folder.name for folder in labelled_folders(run.data)]
+    processor.config.trained_on = [*photos.sources, *labelled, *run.kind.sources]
     write_config(processor.config, out)
     return out
 

@@ -16,15 +16,17 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 from transformers import TrainerState
 
-from lisa.data.mixture import SOURCES
+from lisa.data.mixture import BESIDE, SOURCES
 from lisa.data.reasonseg import ReasonSeg
 from lisa.evaluate import Evaluation, evaluate
+from lisa.figures import polyline
 from lisa.image import write_atomically
 from lisa.predict import Segmenter, load
 from lisa.result import Result
 from lisa.training.loop import last_checkpoint
 from lisa.training.mind import held_out_questions
 
+STAGES = ("eyes", "self", "words", "mind", "tune")
 SHEET_COLUMNS = 4
 SHEET_PICTURES = 12
 THUMBNAIL = 300  # pixels
@@ -44,7 +46,7 @@ def write_report(model: Path, data: Path, out: Path, device: str | None = None) 
         f"<h1>{html.escape(model.as_posix())}</h1>",
         f"<p>Trained on: {html.escape(sources)}</p>",
         *(f"<pre>{html.escape(str(score))}</pre>" for score in scores),
-        *(draw_curves(stage, read_log(out / stage)) for stage in ("eyes", "self", "words", "mind")),
+        *(draw_curves(stage, read_log(out / stage)) for stage in STAGES),
         f'<img alt="questions and answers on held-out photographs" src="{as_data_url(sheet)}">',
     ]
     page = (
@@ -64,7 +66,8 @@ PAGE_STYLE = (
 
 def with_licence(source: str) -> str:
     """A source's name and, where the table of sources has one, its licence."""
-    return f"{source} ({SOURCES[source].licence})" if source in SOURCES else source
+    licence = SOURCES[source].licence if source in SOURCES else BESIDE.get(source)
+    return f"{source} ({licence})" if licence else source
 
 
 def measure(segmenter: Segmenter, data: Path) -> list[Evaluation]:
@@ -122,17 +125,3 @@ def draw_curves(stage: str, log: list[dict[str, float]]) -> str:
             drawing = polyline(points)
             drawings.append(f"<figure><figcaption>{caption}</figcaption>{drawing}</figure>")
     return "".join(drawings)
-
-
-def polyline(points: Sequence[tuple[float, float]], width: int = 560, height: int = 140) -> str:
-    """An SVG line through points, scaled to fill its box."""
-    xs, ys = zip(*points, strict=True)
-    span_x, span_y = max(xs) - min(xs) or 1.0, max(ys) - min(ys) or 1.0
-    placed = " ".join(
-        f"{(x - min(xs)) / span_x * width:.1f},{height - (y - min(ys)) / span_y * height:.1f}"
-        for x, y in points
-    )
-    return (
-        f'<svg width="{width}" height="{height}" viewBox="-4 -4 {width + 8} {height + 8}">'
-        f'<polyline fill="none" stroke="#0072b2" stroke-width="2" points="{placed}"/></svg>'
-    )

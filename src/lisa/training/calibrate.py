@@ -1,0 +1,155 @@
+"""The last step: ``Mask.score`` learns to mean the IoU that it claims to estimate.
+
+Two numbers, a scale and a bias of the score's logit (Platt scaling), are fitted to what the
+finished model does on photographs that training left out. This file asks through ``evaluate``, as
+a user would; it changes the configuration and no weight.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from lisa.data.knowledge import taught
+from lisa.data.mixture import Photos
+from lisa.data.tasks import Asker
+from lisa.errors import DataError
+from lisa.evaluate import evaluate
+from lisa.example import Example
+from lisa.image import write_atomically
+from lisa.metrics import calibration_error, reliability_table
+from lisa.model.build import model_directory
+from lisa.model.config import LisaConfig
+from lisa.model.convert import write_config
+from lisa.predict import Segmenter, load
+
+QUESTIONS = 240  # that the two numbers are fitted on
+ASKED_A_PHOTO = 2
+ABSENT_SHARE = 0.1  # of them are for something that is not there
+FEWEST = 5  # answers with a mask; to less than that nothing can be fitted
+SURE = 1e-4  # a score is taken to be at least so far from 0 and 1
+LARGEST_SCALE = 20.0
+
+
+def calibrate(segmenter: Segmenter, examples: Sequence[Example]) -> dict[str, float]:
+    """Fit the scale and bias of the segmenter's scores, and put them in its configuration.
+
+    Args:
+        segmenter: the finished model; it may have been calibrated before.
+        examples: with masks, of photographs that were not trained on.
+
+    Returns:
+        ``score_scale`` and ``score_bias`` as they are now, how many answers with a mask there were
+        (with fewer than ``FEWEST`` nothing is changed), and the expected calibration error before
+        and after.
+    """
+    before = evaluate(segmenter, examples, protocol="generate", progress=True)
+    rated = [(one.score, one.iou) for one in before.samples if one.score is not None]
+    scores, ious = np.array(rated, float).reshape(-1, 2).T
+    scale, bias = fit_logits(scores, ious) if len(rated) >= FEWEST else (1.0, 0.0)
+    config = segmenter.processor.config
+    config.score_bias = scale * config.score_bias + bias
+    config.score_scale = scale * config.score_scale
+    return {
+        "score_scale": config.score_scale,
+        "score_bias": config.score_bias,
+        "answers": len(rated),
+        "error_before": error(scores, ious),
+        "error_after": error(rescaled(scores, scale, bias), ious),
+    }
+
+
+def fit_logits(scores: np.ndarray, ious: np.ndarray) -> tuple[float, float]:
+    """Scale > 0 and bias of the logits of ``scores`` [N] that fit ``ious`` [N] best.
+
+    Least cross-entropy with the IoUs as soft targets; the scale is kept positive, so that the
+    order of scores stays.
+    """
+    logits = torch.from_numpy(scores).double().clamp(SURE, 1 - SURE).logit()
+    targets = torch.from_numpy(ious).double().clamp(0, 1)
+    fitted = torch.zeros(2, dtype=torch.double, requires_grad=True)  # log of the scale, bias
+    optimizer = torch.optim.LBFGS([fitted], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        log_scale, bias = fitted
+        wrong = F.binary_cross_entropy_with_logits(log_scale.exp() * logits + bias, targets)
+        kept_near = 1e-3 * log_scale.square()  # decides where all scores are alike
+        (wrong + kept_near).backward()
+        return wrong + kept_near
+
+    optimizer.step(loss)
+    log_scale, bias = fitted.tolist()
+    return min(math.exp(log_scale), LARGEST_SCALE), bias
+
+
+def rescaled(scores: np.ndarray, scale: float, bias: float) -> np.ndarray:
+    """Scores [N] with their logits scaled and moved."""
+    logits = np.log(scores.clip(SURE, 1 - SURE) / (1 - scores.clip(SURE, 1 - SURE)))
+    moved: np.ndarray = 1 / (1 + np.exp(-(scale * logits + bias)))
+    return moved
+
+
+def error(scores: np.ndarray, ious: np.ndarray) -> float:
+    """Expected calibration error of scores [N] with IoUs [N]."""
+    table = reliability_table(list(zip(scores.tolist(), ious.tolist(), strict=True)))
+    return calibration_error(table) or 0.0
+
+
+def held_out_answers(root: Path, reasoning: bool, count: int = QUESTIONS) -> list[Example]:
+    """Questions about whole photographs that training leaves out, some of them for absent things.
+
+    Implicit ones, as people ask them, or names where the model was taught no other.
+    """
+    asker, random = Asker(taught(), reasoning), np.random.default_rng(0)
+    asked: list[Example | None] = []
+    for folder in Photos(root, "held-out").folders.values():
+        for scene in (folder[n] for n in range(len(folder))):
+            image = Image.fromarray(scene.image)
+            for _ in range(ASKED_A_PHOTO):
+                kind = asker.implicit if reasoning else asker.named
+                kind = asker.absent if random.random() < ABSENT_SHARE else kind
+                asked.append(kind(scene, image, random))
+    found = [example for example in asked if example]
+    chosen = np.random.default_rng(0).permutation(len(found))[:count]
+    return [found[n] for n in sorted(chosen.tolist())]
+
+
+def calibrate_once(segmenter: Segmenter, root: Path, reasoning: bool, path: Path) -> None:
+    """Calibrate, or read from ``path`` what a run that was here before has found."""
+    config = segmenter.processor.config
+    if not path.is_file():
+        found = calibrate(segmenter, held_out_answers(root, reasoning))
+        write_atomically(path, json.dumps(found, indent=1).encode())
+    found = json.loads(path.read_text(encoding="utf-8"))
+    config.score_scale, config.score_bias = found["score_scale"], found["score_bias"]
+
+
+def calibrate_directory(model: Path, data: Path, device: str | None = None) -> dict[str, float]:
+    """Calibrate a finished model and write its ``config.json`` anew; returns what was found.
+
+    Raises:
+        ModelError: no such model. DataError: no training data, or too few answers with a mask.
+    """
+    segmenter = load(model, device)
+    examples = held_out_answers(data, sees_reasoning(segmenter.processor.config))
+    found = calibrate(segmenter, examples)
+    if found["answers"] < FEWEST:
+        raise DataError(
+            f"{found['answers']:.0f} of the answers of '{model}' have a mask; "
+            f"expected at least {FEWEST} to calibrate scores on"
+        )
+    write_config(segmenter.processor.config, model_directory(model))
+    return found
+
+
+def sees_reasoning(config: LisaConfig) -> bool:
+    """Whether a model was trained on implicit questions."""
+    return "knowledge" in config.trained_on
