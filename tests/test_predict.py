@@ -394,7 +394,7 @@ def test_a_model_that_is_not_there_is_named(load: Callable[[], Segmenter]) -> No
 # A closer look
 
 
-def test_each_mask_is_looked_at_from_closer_by_and_the_surer_one_is_kept(
+def test_each_mask_is_refined_by_a_look_from_closer_by(
     segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left, top, right, bottom = 8, 4, 40, 30
@@ -405,12 +405,10 @@ def test_each_mask_is_looked_at_from_closer_by_and_the_surer_one_is_kept(
         return [mask for pair in asked for mask in segmenter.segment(*pair).masks]
 
     looked = list(zip(masks(None), masks((left, top, right, bottom)), strict=True))
-    kept = [pair for pair in looked if pair[0].score == pair[1].score]
-    replaced = [pair for pair in looked if pair[0].score != pair[1].score]
-    assert kept and replaced  # both happen
-    assert all(np.array_equal(before.mask, after.mask) for before, after in kept)
-    for before, after in replaced:
-        assert after.score > before.score and after.phrase == before.phrase
+    assert any(not np.array_equal(before.mask, after.mask) for before, after in looked)
+    for before, after in looked:
+        assert after.phrase == before.phrase
+        assert before.score / 2 <= after.score <= (before.score + 1) / 2
         outside = after.mask.copy()
         outside[top:bottom, left:right] = False
         assert after.mask.any() and not outside.any()

@@ -22,6 +22,7 @@ from lisa.model.processor import (
     LisaProcessor,
     add_seg_token,
     check_seg_token,
+    both_views,
     closer_box,
     group_by_image,
     pad,
@@ -622,3 +623,21 @@ def test_seg_written_letter_by_letter_is_no_mask(made: LisaProcessor) -> None:
 )
 def test_phrases(raw: str, names: list[str]) -> None:
     assert phrases(raw) == names
+
+
+def test_two_views_that_agree_are_one() -> None:
+    logits = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
+    both = both_views(logits, logits, (0, 0, 30, 20), (20, 30))
+    torch.testing.assert_close(both, logits, atol=1e-4, rtol=0)
+
+
+def test_two_views_are_the_mean_of_their_probabilities_in_the_box() -> None:
+    """The whole picture says left half yes, right half no; the box is the right half."""
+    whole = torch.full((8, 8), 6.0)
+    whole[:, 4:] = -6.0
+    both = both_views(whole, torch.full((8, 8), 6.0), (20, 0, 40, 30), (30, 40))
+    torch.testing.assert_close(both[:, 1:].sigmoid(), torch.full((8, 7), 0.5), atol=1e-3, rtol=0)
+    upper = torch.zeros(8, 8)
+    upper[4:] = 2.0
+    lower = both_views(upper, torch.full((8, 8), 2.0), (0, 15, 40, 30), (30, 40))
+    torch.testing.assert_close(lower[1:], torch.full((7, 8), 2.0))

@@ -28,7 +28,7 @@ from lisa.image import ImageSource, load_image
 from lisa.model.build import EMBEDDED, build
 from lisa.model.interfaces import Generated
 from lisa.model.lisa import EncodedImages, LisaModel
-from lisa.model.processor import LisaProcessor, closer_box
+from lisa.model.processor import LisaProcessor, both_views, closer_box
 from lisa.result import Mask, Result
 
 REMEMBERED_IMAGES = 4
@@ -201,12 +201,14 @@ class Segmenter:
     def _decode(self, answer: Generated, picture: Image.Image) -> tuple[str, tuple[Mask, ...]]:
         """An answer's text and masks; each mask is looked at once more, from closer by."""
         text, masks = self.processor.decode(answer, (picture.height, picture.width))
-        looked = map(self._look_closer, repeat(picture), masks, answer.prompts)
+        looked = map(
+            self._look_closer, repeat(picture), masks, answer.masks.low_res_masks, answer.prompts
+        )
         return text, tuple(looked)
 
     @torch.inference_mode()
-    def _look_closer(self, picture: Image.Image, mask: Mask, prompt: Tensor) -> Mask:
-        """The mask decoded again from the part of the picture around it, if that seems better."""
+    def _look_closer(self, picture: Image.Image, mask: Mask, whole: Tensor, prompt: Tensor) -> Mask:
+        """The mask refined by what its prompt finds in the part of the picture around it."""
         box = closer_box(mask.mask)
         if box is None:
             return mask
@@ -215,13 +217,13 @@ class Segmenter:
         row = torch.zeros(1, dtype=torch.long, device=self.model.device)
         seen = decoder.decode(decoder.encode_image(pixels), prompt[None], row)
         (score,) = self.processor.scores(seen.iou_logits)
-        if score <= mask.score:
-            return mask
         left, top, right, bottom = box
+        both = both_views(whole, seen.low_res_masks[0], box, (picture.height, picture.width))
         full = np.zeros_like(mask.mask)
-        size = (bottom - top, right - left)
-        full[top:bottom, left:right] = self.processor.decode_mask(seen.low_res_masks[0], size)
-        return Mask(full, mask.phrase, score)
+        full[top:bottom, left:right] = self.processor.decode_mask(
+            both, (bottom - top, right - left)
+        )
+        return Mask(full, mask.phrase, (mask.score + score) / 2)
 
     def _encode(self, pictures: Sequence[Image.Image]) -> EncodedImages:
         """The pictures as the model keeps them; a single one is kept for the next question."""

@@ -33,6 +33,7 @@ AFTER_PICTURE = "\n"
 BEFORE_ANSWER = f"{END_OF_ANSWER}\n{START_OF_TURN}assistant\n"
 LOW_RES_STRIDE = 4
 CLOSER_MARGIN, CLOSER_LEAST, CLOSER_MOST = 0.3, 0.3, 0.6
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 BAND_PIXELS = 2**22  # of a full-size mask that are computed at once
 
 
@@ -270,7 +271,7 @@ class LisaProcessor:
         return tuple(Mask(*parts) for parts in zip(decoded, names, scores, strict=True))
 
 
-def closer_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
+def closer_box(mask: np.ndarray) -> Box | None:
     """Where to look closer: (left, top, right, bottom) in pixels around a mask bool [H, W].
 
     ``CLOSER_MARGIN`` of the mask's sides around it, no side under ``CLOSER_LEAST`` of the
@@ -287,6 +288,34 @@ def closer_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
     if (right - left) * (bottom - top) > CLOSER_MOST * mask.size:
         return None
     return left, top, right, bottom
+
+
+def both_views(whole: Tensor, closer: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
+    """Two masks of one thing, logits [h, w] each, made one: the mean of their probabilities.
+
+    Args:
+        whole: of the whole picture.
+        closer: of the part in ``box`` alone.
+        box: (left, top, right, bottom) in pixels.
+        size: (height, width) of the picture.
+
+    Returns:
+        Logits [h, w] of the part in ``box``.
+    """
+    left, top, right, bottom = box
+    rows = sampled(whole, top / size[0], bottom / size[0])
+    part = sampled(rows.T, left / size[1], right / size[1]).T
+    return (part.sigmoid() + closer.sigmoid()).div(2).logit(eps=1e-6)
+
+
+def sampled(logits: Tensor, start: float, stop: float) -> Tensor:
+    """The rows of ``logits`` [h, w] between two shares of the height, stretched to h rows."""
+    count = len(logits)
+    centres = (torch.arange(count, device=logits.device) + 0.5) / count
+    places = ((start + centres * (stop - start)) * count - 0.5).clamp(0, count - 1)
+    before = places.floor().long()
+    after = (before + 1).clamp(max=count - 1)
+    return torch.lerp(logits[before], logits[after], (places - before)[:, None])
 
 
 def closer_span(covered: np.ndarray, length: int) -> tuple[int, int]:
