@@ -6,18 +6,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import nn
-from transformers import (
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    SamConfig,
-    SamMaskDecoderConfig,
-    SamModel,
-    SamPromptEncoderConfig,
-    SamVisionConfig,
-)
 
+from full_size_parts import LAYERS, WIDTH, FullSize
 from lisa.training.optim import (
     Recipe,
     adapted_layers,
@@ -28,51 +18,6 @@ from lisa.training.optim import (
     prepare,
     warmup_decay,
 )
-
-LAYERS, WIDTH = 2, 16
-
-
-class FullSize(nn.Module):
-    """The paper's parts in small, under the names that they have in a LISA model."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        clip = CLIPVisionConfig(
-            hidden_size=WIDTH,
-            intermediate_size=WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=16,
-            patch_size=8,
-        )
-        llama = LlamaConfig(
-            vocab_size=40,
-            hidden_size=WIDTH,
-            intermediate_size=WIDTH,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=2,
-        )
-        llava = LlavaConfig(vision_config=clip, text_config=llama, image_token_index=39)
-        self.vlm = LlavaForConditionalGeneration(llava)
-        vision = SamVisionConfig(
-            hidden_size=WIDTH,
-            output_channels=WIDTH,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            image_size=32,
-            global_attn_indexes=[0],
-        )
-        prompt = SamPromptEncoderConfig(hidden_size=WIDTH, image_size=32)
-        decoder = SamMaskDecoderConfig(hidden_size=WIDTH, mlp_dim=WIDTH, num_attention_heads=2)
-        self.decoder = SamModel(
-            SamConfig(
-                vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder
-            )
-        )
-        self.head = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH))
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.vlm(input_ids=ids).logits
 
 
 @pytest.fixture

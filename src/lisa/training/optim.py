@@ -104,7 +104,7 @@ def merge(model: nn.Module) -> None:
     """Add the low-rank factors to their matrices and take them out, in place."""
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, LoraLayer)]
     for name, layer in layers:
-        layer.merge()  # type: ignore[operator]  # every layer that has factors can
+        layer.merge()
         model.set_submodule(name, layer.get_base_layer())
 
 
