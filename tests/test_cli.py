@@ -54,8 +54,11 @@ class FakeSegmenter:
     asked: list[dict[str, Any]] = field(default_factory=list)
     raises: BaseException | None = None
 
-    def load(self, model: str = "nano", device: str | None = None) -> "FakeSegmenter":
-        self.loaded.append({"model": model, "device": device})
+    def load(
+        self, model: str = "nano", device: str | None = None, **precision: str | None
+    ) -> "FakeSegmenter":
+        asked = {name: value for name, value in precision.items() if value is not None}
+        self.loaded.append({"model": model, "device": device} | asked)
         return self
 
     def segment(self, image: Any, question: str, *, answer: str | None = None) -> lisa.Result:
@@ -483,9 +486,52 @@ def test_train_nano_calls_the_recipe_with_what_was_typed(
     signature.bind(**calls[0])  # the recipe takes exactly these
 
 
+# Large models ------------------------------------------------------------------------------------
+
+LARGE = {"dtype": "bfloat16", "device_map": "auto", "quantize": "4bit"}
+LARGE_OPTIONS = ["--dtype", "bfloat16", "--device-map", "auto", "--quantize", "4bit"]
+
+
+def test_precision_is_handed_to_the_loader(
+    run: Run, segmenter: FakeSegmenter, photo: Path, reasonseg: Path
+) -> None:
+    assert run("segment", photo, "which corner?", *LARGE_OPTIONS).code == 0
+    options = ["--root", reasonseg, "--protocol", "generate"]
+    assert run("eval", *options, *LARGE_OPTIONS).code == 0
+    assert segmenter.loaded == [{"model": "nano", "device": None} | LARGE] * 2
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [("--dtype", "dtype is 'much'"), ("--quantize", "quantize is 'much'")],
+)
+def test_an_unknown_precision_is_an_error(run: Run, photo: Path, option: str, named: str) -> None:
+    assert_refused(run("segment", photo, "which corner?", option, "much"), named)
+
+
+def test_the_embedded_model_refuses_what_it_cannot_have(run: Run, photo: Path) -> None:
+    outcome = run("segment", photo, "which corner?", "--quantize", "4bit")
+    assert_refused(outcome, "nano", says="float32")
+
+
+def test_plan_prints_a_table_or_json(run: Run, tiny_directory: Path) -> None:
+    table = run("plan", tiny_directory)
+    assert (table.code, table.err) == (0, "")
+    assert "language model" in table.out and "bfloat16" in table.out
+    outcome = run("plan", tiny_directory, "--tokens", "64", "--json")
+    told = json.loads(outcome.out)
+    assert (told["model"], told["tokens"]) == (str(tiny_directory), 64)
+    assert {"numbers", "parts", "needs", "places", "formulas"} <= told.keys()
+
+
+def test_plan_names_what_it_cannot_plan(run: Run, tmp_path: Path) -> None:
+    assert_refused(run("plan", tmp_path / "nowhere"), "nowhere")
+    assert_refused(run("plan"), "--vlm and --decoder", says="expected a model")
+
+
 # Help ---------------------------------------------------------------------------------------------
 
-COMMANDS = [[], ["segment"], ["eval"], ["train"], ["train", "nano"]]
+COMMANDS = [[], ["segment"], ["eval"], ["plan"], ["train"], ["train", "nano"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

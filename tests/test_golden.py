@@ -25,6 +25,7 @@ from lisa.model.conversation import TEMPLATES, encode_row, mark_image, stack, te
 from lisa.model.geometry import clip_pixels, longest_side_size, restore_masks, sam_pixels
 from lisa.model.legacy_tokenizer import LegacyTokenizer
 from lisa.training.loss import official_bce_loss, official_dice_loss
+from lisa.training.optim import PAPER, is_adapted, is_trained
 
 GOLDEN = Path(os.environ.get("LISA_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 pytestmark = pytest.mark.skipif(
@@ -219,3 +220,21 @@ def shapes(case: dict[str, Any]) -> list[Shape]:
         Shape(entry["label"], np.array(entry["points"], np.float64).astype(np.int32))
         for entry in annotation["shapes"]
     ]
+
+
+# ------------------------------------------------------------------- LoRA
+
+
+def test_names_that_are_adapted_and_trained() -> None:
+    record = read_json("lora/lora.json")
+    layers = [
+        name.removeprefix("base_model.model.").removesuffix(".weight")
+        for name in record["peft_state_dict_keys"] + record["frozen"]
+        if name.endswith("_proj.weight")
+    ]
+    assert sorted({name for name in layers if is_adapted(name)}) == record["target_modules"]
+    assert len(record["trainable"]) == record["n_trainable"]
+    assert len(record["frozen"]) == record["n_frozen"]
+    assert [name for name in record["trainable"] if not is_trained(name)] == []
+    assert [name for name in record["frozen"] if is_trained(name)] == []
+    assert PAPER.lora_rank == record["r"] and PAPER.lora_alpha == record["lora_alpha"]

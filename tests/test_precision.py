@@ -38,7 +38,9 @@ def test_what_nobody_knows_is_refused_by_name(asked: dict[str, str], named: str)
 
 def test_formats_have_defaults_that_fit_what_is_asked() -> None:
     assert Precision().torch_dtype == torch.float32 and Precision().plain
+    assert Precision(dtype="fp32").plain
     assert Precision(dtype="fp16").torch_dtype == torch.float16
+    assert not Precision(dtype="fp16").plain
     quantised = Precision(quantize="4bit")
     assert quantised.torch_dtype == torch.bfloat16 and not quantised.plain
     assert not Precision(device_map={"": "cpu"}).plain

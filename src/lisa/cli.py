@@ -60,6 +60,30 @@ DeviceOption = Annotated[
         help="[b]auto[/b] (a GPU if there is one), [b]cpu[/b], [b]cuda[/b], [b]cuda:1[/b], …"
     ),
 ]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="[b]float32[/b], [b]bfloat16[/b] or [b]float16[/b]; for models of full size.",
+        show_default=False,
+    ),
+]
+DeviceMapOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="[b]auto[/b] spreads a model of full size over the GPUs, the memory and the disk.",
+        show_default=False,
+    ),
+]
+QuantizeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BITS",
+        help="[b]8bit[/b] or [b]4bit[/b]: hold the language model of a full-size LISA so.",
+        show_default=False,
+    ),
+]
 
 
 def _print_version(asked: bool) -> None:
@@ -127,6 +151,9 @@ def segment(
     ] = False,
     model: ModelOption = "nano",
     device: DeviceOption = "auto",
+    dtype: DtypeOption = None,
+    device_map: DeviceMapOption = None,
+    quantize: QuantizeOption = None,
     answer: Annotated[
         str | None,
         typer.Option(
@@ -173,7 +200,9 @@ def segment(
     picture = load_image(image)
     path = out if out is not None else image.parent / f"{image.stem}.lisa.png"
     _require_folder(path)
-    segmenter = predict.load(model, device=_device(device))
+    segmenter = predict.load(
+        model, _device(device), dtype=dtype, device_map=device_map, quantize=quantize
+    )
     result = replace(segmenter.segment(picture, question, answer=answer), name=str(image))
     written = bool(result.masks) or out is not None
     if written:
@@ -224,6 +253,9 @@ def evaluate(
     ] = None,
     model: ModelOption = "nano",
     device: DeviceOption = "auto",
+    dtype: DtypeOption = None,
+    device_map: DeviceMapOption = None,
+    quantize: QuantizeOption = None,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", metavar="FILE", help="Write the scores here.", show_default=False),
@@ -262,7 +294,9 @@ def evaluate(
     if json_file is not None:
         _require_folder(json_file)
     examples = _open_dataset(dataset, root, split)
-    segmenter = predict.load(model, device=_device(device))
+    segmenter = predict.load(
+        model, _device(device), dtype=dtype, device_map=device_map, quantize=quantize
+    )
     evaluation = measure.evaluate(
         segmenter,
         examples,
@@ -287,6 +321,52 @@ def _open_dataset(name: DatasetName, root: Path, split: str | None) -> "Sequence
     from lisa.data.reasonseg import ReasonSeg
 
     return {DatasetName.reasonseg: ReasonSeg}[name](root, split)
+
+
+@app.command("plan")
+def plan_memory(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="[b]nano[/b], or a directory: a model of ours, or an official checkpoint.",
+            show_default=False,
+        ),
+    ] = None,
+    vlm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Plan a model of parts: its language side.", show_default=False
+        ),
+    ] = None,
+    decoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Plan a model of parts: its mask decoder.", show_default=False
+        ),
+    ] = None,
+    tokens: Annotated[
+        int,
+        typer.Option(min=1, help="Of picture, question and answer: what a question takes."),
+    ] = 1024,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, in bytes.")
+    ] = False,
+) -> None:
+    """Tell how much memory a model will take, part by part, before anything is loaded.
+
+    Reads configurations only. Says for each precision whether it fits this machine.
+
+    \b
+    [b]Examples[/b]
+      lisa plan nano
+      lisa plan LISA-7B-v1
+      lisa plan --vlm Qwen3-VL-4B-Instruct --decoder sam2.1-hiera-large --json
+    """
+    from lisa.model.plan import plan
+
+    planned = plan(model, vlm=vlm, decoder=decoder, tokens=tokens)
+    typer.echo(json.dumps(planned.to_dict()) if as_json else str(planned))
 
 
 @train_app.callback()

@@ -28,6 +28,7 @@ from lisa.image import ImageSource, load_image
 from lisa.model.build import EMBEDDED, build
 from lisa.model.interfaces import Generated
 from lisa.model.lisa import EncodedImages, LisaModel
+from lisa.model.precision import DeviceMap, Precision
 from lisa.model.processor import LisaProcessor, closer_box
 from lisa.result import Mask, Result
 
@@ -303,16 +304,28 @@ def source_name(source: ImageSource) -> str:
     return os.fsdecode(source) if isinstance(source, str | os.PathLike) else ""
 
 
-def load(model: str | Path = EMBEDDED, device: str | None = None) -> Segmenter:
+def load(
+    model: str | Path = EMBEDDED,
+    device: str | None = None,
+    *,
+    dtype: str | None = None,
+    device_map: DeviceMap | None = None,
+    quantize: str | None = None,
+) -> Segmenter:
     """Load a model: ``"nano"``, the embedded one, or a directory.
 
     Args:
         model: name or directory.
         device: "cpu", "cuda", "cuda:1" ...; None takes a GPU if there is one.
+        dtype: "float32", "bfloat16" or "float16", for models of full size.
+        device_map: "auto" spreads a model of full size over the GPUs, the memory and the disk.
+        quantize: "8bit" or "4bit" for the layers of a full-size language model.
 
     Raises:
-        ModelError: no such model, damaged weights, or no such device.
+        ModelError: no such model, damaged weights, no such device, an unknown precision, or one
+            that the model cannot have.
     """
     started = time.perf_counter()
-    built, processor = build(model, device)
+    precision = Precision(dtype=dtype, device_map=device_map, quantize=quantize)
+    built, processor = build(model, device, precision)
     return Segmenter(built, processor, name=str(model), load_seconds=time.perf_counter() - started)

@@ -19,6 +19,7 @@ import torch
 from lisa.errors import ModelError
 from lisa.model.config import LisaConfig
 from lisa.model.lisa import LisaModel
+from lisa.model.precision import DEFAULT, Precision
 from lisa.model.processor import LisaProcessor
 from lisa.model.weights import check_complete, read_weights
 
@@ -103,20 +104,24 @@ def blaming(path: Path) -> Iterator[None]:
 
 
 def build(
-    model: str | Path = EMBEDDED, device: str | None = None
+    model: str | Path = EMBEDDED, device: str | None = None, precision: Precision = DEFAULT
 ) -> tuple[LisaModel, LisaProcessor]:
     """Load a model and its processor, ready to answer.
 
     Args:
         model: "nano" or a directory.
         device: "cpu", "cuda", "cuda:1" ...; None or "auto" takes a GPU if there is one.
+        precision: number format, quantisation and spreading over devices; full size only.
 
     Raises:
-        ModelError: the model is unknown, incomplete or damaged, or the device is not there.
+        ModelError: the model is unknown, incomplete or damaged, the device is not there, or the
+            model cannot have the precision.
     """
     directory = model_directory(model)
     chosen = pick_device(device)
     config = read_config(directory)
+    if not precision.plain:
+        raise ModelError(f"model '{model}' runs in float32 on one device; expected no {precision}")
     processor = LisaProcessor.from_directory(directory, config)
     loaded = assemble_model(config, directory)
     torch.nn.Module.to(loaded, chosen)  # without the checks of PreTrainedModel for packed weights

@@ -15,6 +15,8 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from lisa.errors import ModelError
+from lisa.model.build import empty_model, model_directory, read_config
 from lisa.model.lisa import LisaModel
 from lisa.model.precision import part_of, quantised_layers
 
@@ -134,6 +136,29 @@ def gibibytes(number: int) -> str:
     return f"{number / 2**30:.2f}"
 
 
+def plan(
+    model: str | None = None,
+    *,
+    vlm: str | None = None,
+    decoder: str | None = None,
+    tokens: int = TOKENS,
+) -> Plan:
+    """The plan of a model by name, or of two parts.
+
+    Args:
+        model: "nano" or a directory.
+        vlm, decoder: directories of the parts, instead of a model.
+        tokens: of picture, question and answer.
+
+    Raises:
+        ModelError: neither or both, not there, or nothing that a model can be built from.
+    """
+    if model is not None and vlm is None and decoder is None:
+        directory = model_directory(model)
+        return make_plan(empty_model(read_config(directory), directory), model, tokens)
+    raise ModelError("expected a model, or --vlm and --decoder")
+
+
 def make_plan(
     model: LisaModel, name: str, tokens: int = TOKENS, places: tuple[Place, ...] | None = None
 ) -> Plan:
@@ -214,7 +239,7 @@ def image_bytes(model: LisaModel, size: int) -> int:
     """The largest that the image encoder needs at once: attention over all of it, or its maps."""
     side, width = model.config.image_size, model.config.prompt_size
     maps = 8 * (side // 4) ** 2 * width * size
-    vision = getattr(model.config.decoder_config(), "vision_config", None)
+    vision = getattr(model.config.decoder, "vision_config", None)
     if not getattr(vision, "global_attn_indexes", None):
         return maps
     tokens = (vision.image_size // vision.patch_size) ** 2

@@ -59,10 +59,14 @@ class Precision:
         if not isinstance(self.device_map, dict):
             check_name("device_map", self.device_map, DEVICE_MAPS)
 
+    def __str__(self) -> str:
+        asked = {"dtype": self.dtype, "device_map": self.device_map, "quantize": self.quantize}
+        return ", ".join(f"{name}={value!r}" for name, value in asked.items() if value is not None)
+
     @property
     def plain(self) -> bool:
-        """All of the model on one device, in one number format."""
-        return self.device_map is None and self.quantize is None
+        """All of the model on one device, in float32."""
+        return self == Precision(dtype=self.dtype) and self.torch_dtype == torch.float32
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -74,6 +78,9 @@ def check_name(field: str, value: str | None, known: tuple[str, ...]) -> None:
     """None or one of the known names."""
     if value is not None and value not in known:
         raise ModelError(f"{field} is {value!r}; expected {', '.join(known)}")
+
+
+DEFAULT = Precision()
 
 
 def part_of(name: str) -> str:
