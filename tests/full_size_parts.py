@@ -7,6 +7,8 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    PreTrainedConfig,
+    PreTrainedModel,
     SamConfig,
     SamMaskDecoderConfig,
     SamModel,
@@ -14,14 +16,22 @@ from transformers import (
     SamVisionConfig,
 )
 
-LAYERS, WIDTH = 2, 16
+LAYERS, WIDTH = 2, 64  # bitsandbytes packs rows of 64 on CPUs
 
 
-class FullSize(nn.Module):
+class FullSizeConfig(PreTrainedConfig):
+    """Has nothing to say: the sizes stand below."""
+
+    model_type = "full-size-parts"
+
+
+class FullSize(PreTrainedModel):
     """LLaVA, SAM and the head."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    config_class = FullSizeConfig
+
+    def __init__(self, config: FullSizeConfig | None = None) -> None:
+        super().__init__(config or FullSizeConfig())
         clip = CLIPVisionConfig(
             hidden_size=WIDTH,
             intermediate_size=WIDTH,
@@ -55,6 +65,7 @@ class FullSize(nn.Module):
             )
         )
         self.head = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH))
+        self.post_init()
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         return self.vlm(input_ids=ids).logits

@@ -1,17 +1,21 @@
 """How precisely and where: what may be asked for, which part is which, what is quantised."""
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from full_size_parts import LAYERS, FullSize
 from lisa.errors import ModelError
+from lisa.model.checkpoint import Planned, write_shards
 from lisa.model.precision import (
     Precision,
     bitsandbytes_config,
     kept_layers,
+    load_model,
     part_of,
     quantised_layers,
 )
@@ -103,3 +107,88 @@ def test_the_quantiser_is_told_what_to_keep(model: FullSize, bits: str) -> None:
     config = bitsandbytes_config(model, Precision(quantize=bits))
     assert config is not None and set(config.llm_int8_skip_modules) == set(kept_layers(model))
     assert (config.load_in_8bit, config.load_in_4bit) == (bits == "8bit", bits == "4bit")
+
+
+# Loading ------------------------------------------------------------------------------------------
+
+IDS = torch.arange(8)[None]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.Tensor]:
+    """A model's directory, in two shards and more, and what the model says."""
+    torch.manual_seed(0)
+    model = FullSize().eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    directory = tmp_path_factory.mktemp("full-size")
+    tensors = {k: v for k, v in model.state_dict().items() if k not in model.all_tied_weights_keys}
+    planned = [Planned(k, tuple(v.shape), v.dtype, lambda v=v: v) for k, v in tensors.items()]
+    write_shards(planned, directory, limit=200_000)
+    assert len(list(directory.glob("*.safetensors"))) > 1
+    with torch.inference_mode():
+        return directory, model(IDS)
+
+
+def says(model: FullSize) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(IDS).float()
+
+
+def test_what_is_loaded_says_the_same(model: FullSize, saved: tuple[Path, torch.Tensor]) -> None:
+    loaded = load_model(model, saved[0], "cpu", Precision())
+    assert torch.equal(says(loaded), saved[1])
+    assert not loaded.training
+    assert all(parameter.is_meta for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_sixteen_bits_are_close(
+    model: FullSize, saved: tuple[Path, torch.Tensor], dtype: str
+) -> None:
+    loaded = load_model(model, saved[0], "cpu", Precision(dtype=dtype))
+    assert {parameter.dtype for parameter in loaded.parameters()} == {getattr(torch, dtype)}
+    assert 0 < (says(loaded) - saved[1]).abs().max() < 0.05 * saved[1].abs().max()
+
+
+def test_parts_on_the_disk_say_the_same(model: FullSize, saved: tuple[Path, torch.Tensor]) -> None:
+    places = {"vlm": "disk", "decoder": "cpu", "head": "cpu"}
+    loaded = load_model(model, saved[0], "cpu", Precision(device_map=places))
+    assert loaded.vlm.lm_head.weight.is_meta
+    assert torch.equal(says(loaded), saved[1])
+
+
+@pytest.mark.parametrize(("bits", "closeness"), [("8bit", 0.1), ("4bit", 0.5)])
+def test_a_quantised_model_says_nearly_the_same(
+    model: FullSize, saved: tuple[Path, torch.Tensor], bits: str, closeness: float
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    loaded = load_model(model, saved[0], "cpu", Precision(quantize=bits))
+    weights = {name: loaded.get_submodule(name).weight.dtype for name in quantised_layers(model)}
+    assert set(weights.values()) == {torch.int8 if bits == "8bit" else torch.uint8}
+    kept = {loaded.get_submodule(name).weight.dtype for name in kept_layers(model)}
+    assert kept == {torch.bfloat16}
+    assert 0 < (says(loaded) - saved[1]).abs().max() < closeness * saved[1].abs().max()
+
+
+@pytest.mark.parametrize("harm", ["missing", "unexpected", "shape"])
+def test_weights_that_do_not_fit_are_named(
+    model: FullSize, saved: tuple[Path, torch.Tensor], tmp_path: Path, harm: str
+) -> None:
+    tensors = {k: v for file in saved[0].glob("*.safetensors") for k, v in load_file(file).items()}
+    weight = tensors.pop("head.0.weight")
+    if harm == "shape":
+        tensors["head.0.weight"] = weight[1:]
+    elif harm == "unexpected":
+        tensors |= {"head.0.weight": weight, "head.9.weight": weight.clone()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=r"head\.[09]\.weight"):
+        load_model(model, tmp_path, "cpu", Precision())
+
+
+def test_what_the_loader_says_becomes_one_line(
+    model: FullSize, saved: tuple[Path, torch.Tensor]
+) -> None:
+    with pytest.raises(ModelError, match=r"cannot load .*device_map=.*lisa plan") as caught:
+        load_model(model, saved[0], "cpu", Precision(device_map={"": "cuda:99"}))
+    assert "\n" not in str(caught.value)

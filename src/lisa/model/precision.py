@@ -3,19 +3,27 @@
 Only the linear layers of the language model's own layers are ever quantised. The word tables, the
 projector, the head, the vision tower and the mask decoder keep 16 bits: they are small beside the
 language model, and masks suffer first (the official code quantised some of them by oversight).
-This file knows formats and names; it refuses to know how weights are spelled on disk.
+Weights go tensor by tensor from the file to where they stay. This file knows formats and names; it
+refuses to know what the model is made of, beyond the names of its parts.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib.util
+import logging
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import torch
-from torch import nn
-from transformers import BitsAndBytesConfig
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from lisa.errors import ModelError
+from lisa.model.checkpoint import Checkpoint
+from lisa.model.weights import check_complete
 
 DTYPES = {
     "float32": torch.float32,
@@ -32,6 +40,7 @@ BRIDGES = ("projector", "connector", "merger")  # and of what leads from them to
 WORDS = ("embed_tokens", "lm_head")
 
 DeviceMap = str | dict[str, int | str]
+Model = TypeVar("Model", bound=PreTrainedModel)
 
 
 @dataclass(frozen=True)
@@ -110,6 +119,71 @@ def quantised_layers(model: nn.Module) -> list[str]:
     ]
 
 
+def load_model(
+    skeleton: Model, directory: Path, device: torch.device | str, precision: Precision
+) -> Model:
+    """A model with the weights of a directory, in a precision; for evaluation.
+
+    Args:
+        skeleton: the model on the meta device; left as it is.
+        directory: with exactly its weights, in safetensors under the names that
+            ``PreTrainedModel.save_pretrained`` gives the files.
+        device: where all of it goes, unless ``precision`` has a device map.
+        precision: formats and places.
+
+    Raises:
+        ModelError: a weight is missing, left over, mis-shaped or damaged, bitsandbytes is missing,
+            or the model does not fit the devices.
+    """
+    check_stored(skeleton, directory)
+    settings = bitsandbytes_config(skeleton, precision)
+    try:
+        return type(skeleton).from_pretrained(
+            directory,
+            config=copy.deepcopy(skeleton.config),
+            dtype=precision.torch_dtype,
+            device_map=precision.device_map or {"": str(device)},
+            quantization_config=settings,
+            local_files_only=True,
+            use_safetensors=True,
+        )
+    except (
+        AssertionError,
+        ImportError,
+        OSError,
+        RuntimeError,
+        SafetensorError,
+        ValueError,
+    ) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"cannot load '{directory}' with {precision}: {reason}; "
+            "expected a precision that fits this machine (lisa plan)"
+        ) from error
+
+
+def check_stored(skeleton: PreTrainedModel, directory: Path) -> None:
+    """Whether the headers of the weight files name exactly the weights of the model.
+
+    Raises:
+        ModelError: names the first key that is missing, left over or mis-shaped.
+    """
+    tied = set(skeleton.all_tied_weights_keys)
+    expected = {key: value for key, value in skeleton.state_dict().items() if key not in tied}
+    stored = {
+        key: like(expected.get(key), tensor.shape, tensor.dtype)
+        for key, tensor in Checkpoint(directory).tensors.items()
+    }
+    check_complete(stored, expected, directory)
+
+
+def like(expected: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A stored tensor's header as a tensor without memory; any floating format is as good."""
+    if expected is not None and expected.is_floating_point() and dtype.is_floating_point:
+        dtype = expected.dtype
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
 def bitsandbytes_config(model: nn.Module, precision: Precision) -> BitsAndBytesConfig | None:
     """What ``transformers`` wants to know to quantise exactly ``quantised_layers``.
 
@@ -123,6 +197,7 @@ def bitsandbytes_config(model: nn.Module, precision: Precision) -> BitsAndBytesC
             f"quantize={precision.quantize!r} needs bitsandbytes, which is not installed; "
             "expected: pip install 'lisa-seg[quantise]'"
         )
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells each layer's conversions
     return BitsAndBytesConfig(
         load_in_8bit=precision.quantize == "8bit",
         load_in_4bit=precision.quantize == "4bit",
