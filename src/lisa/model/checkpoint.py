@@ -188,7 +188,8 @@ def open_file(file: Path) -> Callable[[str], Tensor]:
     if file.suffix in PICKLES:
         return unpickle(file, "cpu").__getitem__
     with opened(file) as tensors:
-        return tensors.get_tensor  # type: ignore[no-any-return]
+        read: Callable[[str], Tensor] = tensors.get_tensor
+        return read
 
 
 @contextlib.contextmanager
@@ -321,6 +322,6 @@ def write_shard(shard: Sequence[Planned], file: Path) -> None:
         stream.write(struct.pack("<Q", len(text)) + text)
         for tensor in shard:
             value = tensor.read().to(tensor.dtype).contiguous().reshape(-1)
-            stream.write(memoryview(value.view(torch.uint8).numpy()))
+            stream.write(value.view(torch.uint8).numpy().data)
         stream.flush()
         os.fsync(stream.fileno())

@@ -185,6 +185,15 @@ def sam_fields(shapes: Shapes) -> dict[str, Any]:
     }
 
 
+STANDARD_CLIP = {  # ViT-L/14, the tower of every published LISA
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 224,
+    "patch_size": 14,
+    "projection_dim": 768,
+}
 ANY_CLIP = {  # stands in for a tower of which only the width matters
     "image_size": 224,
     "patch_size": 14,
