@@ -7,8 +7,9 @@ This file counts; it refuses to read a weight, and it prints nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -17,14 +18,27 @@ from torch import Tensor, nn
 
 from lisa.errors import ModelError
 from lisa.model.build import empty_model, model_directory, read_config
+from lisa.model.checkpoint import Checkpoint, read_json
+from lisa.model.config import LisaConfig
+from lisa.model.convert_official import lisa_config
 from lisa.model.lisa import LisaModel
+from lisa.model.official import Kind, kind_of, shape_of
 from lisa.model.precision import part_of, quantised_layers
+from lisa.model.transfer import as_stored, merged, shapes_of
 
 PARTS = ("vision tower", "language model", "projector and head", "image encoder", "mask decoder")
 PRECISIONS = ("float32", "bfloat16", "8bit", "4bit")  # float16 is as large as bfloat16
 TOKENS = 1024  # of picture, question and answer together, unless the caller says otherwise
 RESERVE = 0.1  # share of free memory that is left alone: fragments, the CUDA context
 SCORES = 3  # maps of attention scores that exist at once: raw, with positions, normalised
+PAPERS_TOWER = {  # openai/clip-vit-large-patch14, which official checkpoints leave out
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 224,
+    "patch_size": 14,
+}
 FORMULAS = {
     "weights": "numbers x 4 (float32) or 2 (16 bits) bytes; where the language model's linear "
     "layers are quantised, theirs x 1 + 4 a row (8 bits) or x 0.516 (4 bits)",
@@ -155,8 +169,37 @@ def plan(
     """
     if model is not None and vlm is None and decoder is None:
         directory = model_directory(model)
-        return make_plan(empty_model(read_config(directory), directory), model, tokens)
+        return make_plan(empty_model(config_of(directory), directory), model, tokens)
+    if model is None and vlm is not None and decoder is not None:
+        config = LisaConfig.from_parts(vlm, decoder)
+        return make_plan(empty_model(config, Path(vlm)), f"{vlm} + {decoder}", tokens)
     raise ModelError("expected a model, or --vlm and --decoder")
+
+
+def config_of(directory: Path) -> LisaConfig:
+    """The configuration of a model of ours, or the one that an official LISA would get.
+
+    Raises:
+        ModelError: it is neither.
+    """
+    fields = read_json(directory / "config.json")
+    if fields.get("model_type") == LisaConfig.model_type:
+        return read_config(directory)
+    checkpoint = Checkpoint(directory)
+    kind = kind_of(checkpoint.tensors)
+    if kind not in (Kind.lisa, Kind.lora):
+        raise ModelError(
+            f"'{directory}' is {kind or 'unknown'}; expected a LISA, or the directory with --vlm"
+        )
+    shapes = shapes_of(merged(checkpoint) if kind is Kind.lora else as_stored(checkpoint))
+    words, _ = shape_of(shapes, "model.embed_tokens.weight", 2)
+    return lisa_config(fields, tower_fields(directory, fields), shapes, seg_token_id=words - 1)
+
+
+def tower_fields(directory: Path, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration of an official model's vision tower: the one beside it, or the paper's."""
+    named = directory.parent / str(fields.get("mm_vision_tower", "")) / "config.json"
+    return read_json(named) if named.is_file() else PAPERS_TOWER
 
 
 def make_plan(
@@ -237,9 +280,9 @@ def language_bytes(language: Any, tokens: int, size: int) -> int:
 
 def image_bytes(model: LisaModel, size: int) -> int:
     """The largest that the image encoder needs at once: attention over all of it, or its maps."""
-    side, width = model.config.image_size, model.config.prompt_size
-    maps = 8 * (side // 4) ** 2 * width * size
-    vision = getattr(model.config.decoder, "vision_config", None)
+    config = model.config
+    maps = 8 * (config.image_size // 4) ** 2 * config.prompt_size * size
+    vision = config.mask_decoder_config().vision_config if config.full_size else None
     if not getattr(vision, "global_attn_indexes", None):
         return maps
     tokens = (vision.image_size // vision.patch_size) ** 2
