@@ -233,9 +233,8 @@ class Segmenter:
         return self._remembered[key]
 
     def _run_encoder(self, pictures: Sequence[Image.Image]) -> EncodedImages:
-        device = self.model.device
-        prefix = torch.tensor([self.processor.prefix_ids()] * len(pictures), device=device)
-        return self.model.encode_images(self.processor.encode_images(pictures).to(device), prefix)
+        encoded = self.processor.encode_pictures(pictures)
+        return self.model.encode_images(encoded.to(self.model.device))
 
 
 class Chat:

@@ -129,16 +129,24 @@ FeaturesRead = TypeVar("FeaturesRead", bound=ImageFeaturesLike, contravariant=Tr
 
 
 class VisionLanguageModel(Protocol[FeaturesRead]):
-    """Reads a picture and text; its last hidden states are all that the head needs."""
+    """Reads a picture and text; its last hidden states are all that the head needs.
+
+    ``generate`` needs three steps more: ``keep`` pictures, ``open`` questions about them, and
+    ``step`` through the ``Reading`` that this gives.
+    """
 
     hidden_size: int
 
-    def visual_embeddings(self, features: FeaturesRead) -> Tensor:
-        """Visual tokens [B, V, H] of pictures the decoder has encoded."""
+    def visual_embeddings(self, features: FeaturesRead) -> Tensor | None:
+        """Visual tokens [B, V, H] of pictures the decoder has encoded; None: it has own eyes."""
         ...
 
     def hidden_states(self, batch: Batch, visual: Tensor) -> Tensor:
-        """Last hidden states [B, T, H] of a batch's rows."""
+        """Last hidden states [R, T, H] of a batch's rows."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token logits [.., vocabulary]."""
         ...
 
 
