@@ -10,6 +10,7 @@ from torch import nn
 
 from full_size_parts import LAYERS, FullSize
 from lisa.errors import ModelError
+from lisa.model import precision
 from lisa.model.checkpoint import Planned, write_shards
 from lisa.model.precision import (
     Precision,
@@ -18,6 +19,8 @@ from lisa.model.precision import (
     load_model,
     part_of,
     quantised_layers,
+    spread,
+    whole_modules,
 )
 
 
@@ -109,6 +112,50 @@ def test_the_quantiser_is_told_what_to_keep(model: FullSize, bits: str) -> None:
     assert (config.load_in_8bit, config.load_in_4bit) == (bits == "8bit", bits == "4bit")
 
 
+# Places -------------------------------------------------------------------------------------------
+
+KIB = 2**10
+
+
+@pytest.fixture
+def no_headroom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "HEADROOM", 0)
+
+
+def memory(model: FullSize, precision: Precision, card: float, rest: float) -> dict[int | str, int]:
+    """A card with room for all but the language side and this share of that, and a memory."""
+    size = precision.torch_dtype.itemsize
+    language = size * sum(p.numel() for p in model.vlm.parameters())
+    others = size * sum(p.numel() for p in model.parameters()) - language
+    return {0: int(others + card * language), "cpu": int(rest * language)}
+
+
+@pytest.mark.usefixtures("no_headroom")
+def test_the_language_side_fills_one_device_after_the_other(model: FullSize) -> None:
+    places = spread(model, Precision(), memory(model, Precision(), 0.7, 0.25))
+    assert places["decoder"] == places["head"] == 0
+    assert set(places.values()) == {0, "cpu", "disk"}
+    assert all(name.startswith("vlm.") for name, place in places.items() if place != 0)
+
+
+@pytest.mark.usefixtures("no_headroom")
+@pytest.mark.parametrize("bits", ["8bit", "4bit"])
+def test_a_quantised_model_needs_less_room(model: FullSize, bits: str) -> None:
+    plain, quantised = Precision(dtype="bf16"), Precision(quantize=bits)
+    places = memory(model, plain, 0.9, 9.0)
+    assert "cpu" in spread(model, plain, places).values()
+    assert set(spread(model, quantised, places).values()) == {0}
+
+
+def test_room_is_left_on_the_first_device(model: FullSize) -> None:
+    places = spread(model, Precision(), {0: precision.HEADROOM, "cpu": 2**30})
+    assert {place for name, place in places.items() if name.startswith("vlm")} == {"cpu"}
+
+
+def test_a_layer_stays_in_one_piece(model: FullSize) -> None:
+    assert {"LlamaDecoderLayer", "CLIPEncoderLayer"} <= set(whole_modules(model.vlm))
+
+
 # Loading ------------------------------------------------------------------------------------------
 
 IDS = torch.arange(8)[None]
@@ -149,6 +196,16 @@ def test_sixteen_bits_are_close(
     loaded = load_model(model, saved[0], "cpu", Precision(dtype=dtype))
     assert {parameter.dtype for parameter in loaded.parameters()} == {getattr(torch, dtype)}
     assert 0 < (says(loaded) - saved[1]).abs().max() < 0.05 * saved[1].abs().max()
+
+
+@pytest.mark.usefixtures("no_headroom")
+def test_a_model_larger_than_the_memory_says_the_same(
+    model: FullSize, saved: tuple[Path, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "get_max_memory", lambda: {"cpu": 500 * KIB})
+    loaded = load_model(model, saved[0], "cpu", Precision(device_map="auto"))
+    assert set(loaded.hf_device_map.values()) == {"cpu", "disk"}
+    assert torch.equal(says(loaded), saved[1])
 
 
 def test_parts_on_the_disk_say_the_same(model: FullSize, saved: tuple[Path, torch.Tensor]) -> None:

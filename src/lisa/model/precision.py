@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from accelerate.utils import CustomDtype, get_max_memory, infer_auto_device_map
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
@@ -34,7 +35,8 @@ DTYPES = {
     "fp16": torch.float16,
 }
 QUANTISED = ("8bit", "4bit")
-DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+DEVICE_MAPS = ("auto",)
+HEADROOM = 4 * 2**30  # bytes of the first device that are left to what a question needs
 EYES = ("vision", "visual")  # parts of the names of vision towers
 BRIDGES = ("projector", "connector", "merger")  # and of what leads from them to the words
 WORDS = ("embed_tokens", "lm_head")
@@ -50,8 +52,9 @@ class Precision:
     Attributes:
         dtype: "float32", "bfloat16", "float16" (or "fp32", "bf16", "fp16"); None: float32, or
             bfloat16 where something is quantised.
-        device_map: as ``accelerate`` has it: "auto" fills the GPUs, then the memory, then the disk;
-            or a dict from module names to devices. None: all on one device.
+        device_map: "auto" puts the mask decoder and the head on the first device and fills the
+            GPUs, then the memory, then the disk with the language side (see ``spread``); or a dict
+            from module names to devices, as ``accelerate`` has it. None: all on one device.
         quantize: "8bit" (LLM.int8), "4bit" (NF4, scales quantised, too), or None.
 
     Raises:
@@ -142,7 +145,7 @@ def load_model(
             directory,
             config=copy.deepcopy(skeleton.config),
             dtype=precision.torch_dtype,
-            device_map=precision.device_map or {"": str(device)},
+            device_map=device_map(skeleton, device, precision),
             quantization_config=settings,
             local_files_only=True,
             use_safetensors=True,
@@ -160,6 +163,50 @@ def load_model(
             f"cannot load '{directory}' with {precision}: {reason}; "
             "expected a precision that fits this machine (lisa plan)"
         ) from error
+
+
+def device_map(
+    skeleton: PreTrainedModel, device: torch.device | str, precision: Precision
+) -> dict[str, int | str]:
+    """Module names and where they go."""
+    if precision.device_map is None:
+        return {"": str(device)}
+    if isinstance(precision.device_map, dict):
+        return precision.device_map
+    return spread(skeleton, precision, get_max_memory())
+
+
+def spread(
+    skeleton: PreTrainedModel, precision: Precision, memory: dict[int | str, int]
+) -> dict[str, int | str]:
+    """Fill devices one after the other with the language side, layer by layer.
+
+    Args:
+        memory: free bytes of each device, the fastest first; what is left over goes to the disk.
+    """
+    first = next(iter(memory))
+    vlm = skeleton.get_submodule("vlm")
+    others = sum(
+        p.numel() for name, p in skeleton.named_parameters() if not name.startswith("vlm.")
+    )
+    reserved = others * precision.torch_dtype.itemsize + HEADROOM
+    layers = {f"{name}.weight".removeprefix("vlm.") for name in quantised_layers(skeleton)}
+    width = {"8bit": torch.int8, "4bit": CustomDtype.INT4, None: precision.torch_dtype}
+    places = infer_auto_device_map(
+        vlm,
+        max_memory=memory | {first: max(0, memory[first] - reserved)},
+        no_split_module_classes=whole_modules(vlm),
+        dtype=precision.torch_dtype,
+        special_dtypes=dict.fromkeys(layers, width[precision.quantize]),
+    )
+    spread_out = {f"vlm.{name}".removesuffix("."): place for name, place in places.items()}
+    return {"decoder": first, "head": first} | spread_out
+
+
+def whole_modules(model: nn.Module) -> list[str]:
+    """Classes of modules that stay on one device."""
+    parts = (module for module in model.modules() if isinstance(module, PreTrainedModel))
+    return sorted({name for part in parts for name in part._no_split_modules or ()})
 
 
 def check_stored(skeleton: PreTrainedModel, directory: Path) -> None:
