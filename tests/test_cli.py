@@ -531,7 +531,16 @@ def test_plan_names_what_it_cannot_plan(run: Run, tmp_path: Path) -> None:
 
 # Help ---------------------------------------------------------------------------------------------
 
-COMMANDS = [[], ["segment"], ["eval"], ["plan"], ["train"], ["train", "nano"]]
+COMMANDS = [
+    [],
+    ["segment"],
+    ["eval"],
+    ["plan"],
+    ["convert"],
+    ["load-check"],
+    ["train"],
+    ["train", "nano"],
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

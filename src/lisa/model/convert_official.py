@@ -394,6 +394,7 @@ def report(kind: Kind, result: str, tensors: Tensors, prefix: str = "") -> Conve
 
 
 def common_beginning(keys: list[str]) -> str:
-    """The parts of their names that all keys begin with."""
+    """The parts of their names that all keys begin with; without any, what they begin with."""
     columns = zip(*(key.split(".") for key in keys), strict=False)
-    return ".".join(parts[0] for parts in takewhile(lambda parts: len({*parts}) == 1, columns))
+    common = [parts[0] for parts in takewhile(lambda parts: len({*parts}) == 1, columns)]
+    return ".".join(common) or ", ".join(sorted({key.split(".")[0] for key in keys}))

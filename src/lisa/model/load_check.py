@@ -7,7 +7,7 @@ which tensors there should be. This file refuses to change anything, and it prin
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from lisa.model.official import (
     LISA_NAMES,
     LLAVA_AND_CLIP_NAMES,
     PEFT_PREFIX,
+    PROJECTOR,
     SAM_NAMES,
     VISION_TOWER,
     Kind,
@@ -41,6 +42,16 @@ from lisa.model.transfer import Shape, Tensors, as_stored, differences, merged, 
 from lisa.model.weights import BLOCK_BYTES, LOW_RANK, split_key
 
 OURS, UNKNOWN = "ours", "unknown"
+PART = "a part of a LISA"
+SHOWN_PROBLEMS = 10
+
+# The parts that ``lisa convert`` makes: configuration, shapes -> the tensors there should be.
+PART_SHAPES: dict[str, Callable[[Mapping[str, Any], Mapping[str, Shape]], dict[str, Shape]]] = {
+    "sam": lambda config, _: sam_shapes(config),
+    "llava": lambda config, shapes: llava_shapes(
+        config, "linear" if f"{PROJECTOR}.weight" in shapes else "own"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,20 @@ class Check:
         """The same as JSON can hold it."""
         return asdict(self)
 
+    def __str__(self) -> str:
+        stored = f"{self.tensors:,} tensors in {self.files:,} files, {self.bytes / 2**20:,.1f} MiB"
+        rows = {
+            "kind": self.kind,
+            "complete": "yes" if self.complete else f"no: {len(self.problems)} problems",
+            "stored": f"{stored}, {self.numbers / 1e6:,.1f} M numbers ({', '.join(self.formats)})",
+            SEG_TOKEN: "none" if self.seg_token_id is None else f"token {self.seg_token_id}",
+            **{name: f"{size:,}" for name, size in self.sizes.items()},
+            "licences": ", ".join(self.licences) or "not stated",
+            "trained on": ", ".join(self.trained_on) or "not stated",
+        }
+        lines = [f"{name:<22}{value}" for name, value in rows.items()]
+        return "\n".join([self.path, *lines, *self.problems[:SHOWN_PROBLEMS]])
+
 
 def load_check(path: Path) -> Check:
     """Look at a model directory or a weight file.
@@ -82,6 +107,8 @@ def load_check(path: Path) -> Check:
     if config.get("model_type") == LisaConfig.model_type:
         return check_ours(path, checkpoint, config)
     kind = kind_of(checkpoint.tensors)
+    if kind is None and config.get("model_type") in PART_SHAPES:
+        return check_part(path, checkpoint, config)
     if kind is None:
         return summary(path, UNKNOWN, checkpoint.tensors, config, ["no names that we know"])
     try:
@@ -113,6 +140,16 @@ def check_ours(path: Path, checkpoint: Checkpoint, config: Mapping[str, Any]) ->
     if not any((path / name).is_file() for name in ("tokenizer.json", PIECES_FILE)):
         found.append(f"'{path}' has no tokenizer; expected tokenizer.json or {PIECES_FILE}")
     return summary(path, OURS, checkpoint.tensors, config, found)
+
+
+def check_part(path: Path, checkpoint: Checkpoint, config: Mapping[str, Any]) -> Check:
+    """A mask decoder or language side as ``lisa convert`` writes them."""
+    shapes = {key: tensor.shape for key, tensor in checkpoint.tensors.items()}
+    try:
+        found = differences(shapes, PART_SHAPES[config["model_type"]](config, shapes))
+    except LisaError as error:
+        found = [str(error)]
+    return summary(path, f"{PART} ({config['model_type']})", checkpoint.tensors, config, found)
 
 
 def stored_shapes(tensors: Mapping[str, Stored]) -> dict[str, Shape]:

@@ -21,6 +21,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 # Where the parts of a full-size model stand in ``LisaModel``.
 VLM, DECODER, HEAD = "vlm.model.", "decoder.model.", "head.layers."
 VISION_TOWER = "vision_tower"  # within the names of its tensors
+PROJECTOR = "model.multi_modal_projector"  # in ``LlavaForConditionalGeneration``
 
 SAM_NAMES: Names = (  # segment-anything, SamModel of transformers
     ("image_encoder.patch_embed.proj", "vision_encoder.patch_embed.projection"),
@@ -68,9 +69,9 @@ SAM_NAMES: Names = (  # segment-anything, SamModel of transformers
     ("mask_decoder", "mask_decoder"),
 )
 LLAVA_NAMES: Names = (  # LLaVA as its authors published it, LlavaForConditionalGeneration
-    ("model.mm_projector.0", "model.multi_modal_projector.linear_1"),
-    ("model.mm_projector.2", "model.multi_modal_projector.linear_2"),
-    ("model.mm_projector", "model.multi_modal_projector"),
+    ("model.mm_projector.0", f"{PROJECTOR}.linear_1"),
+    ("model.mm_projector.2", f"{PROJECTOR}.linear_2"),
+    ("model.mm_projector", PROJECTOR),
     ("model.embed_tokens", "model.language_model.embed_tokens"),
     ("model.layers", "model.language_model.layers"),
     ("model.norm", "model.language_model.norm"),
