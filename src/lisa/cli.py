@@ -486,7 +486,8 @@ def _print_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     console = Console(markup=False)
-    console.print(table, width=max(console.width, 120), crop=False, no_wrap=True)
+    console.width = max(console.width, 120)
+    console.print(table)
 
 
 @app.command("load-check")
