@@ -1,14 +1,37 @@
 """Memory told in advance: parts, bytes of each precision, and what fits."""
 
 import json
+import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlavaConfig,
+    SamConfig,
+    SamModel,
+)
 
 from lisa.errors import ModelError
+from lisa.model.build import empty_model
+from lisa.model.checkpoint import Checkpoint
+from lisa.model.config import LisaConfig
 from lisa.model.lisa import LisaModel
-from lisa.model.plan import PRECISIONS, Part, Place, make_plan, plan, this_machine
+from lisa.model.plan import (
+    PAPERS_TOWER,
+    PARTS,
+    PRECISIONS,
+    Part,
+    Place,
+    Plan,
+    make_plan,
+    plan,
+    this_machine,
+)
+from official_checkpoint import CLIP, SAM, TEXT, write_lisa, write_llava
 
 SMALL, LARGE = Place("small", 2**20, 2**10), Place("large", 2**40, 2**40)
 
@@ -91,6 +114,88 @@ def test_the_plan_of_a_directory_is_that_of_its_model(
 def test_weights_are_not_read(tiny_directory: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes((tiny_directory / "config.json").read_bytes())
     assert plan(str(tmp_path)).parts == plan(str(tiny_directory)).parts
+
+
+# Official checkpoints and parts -------------------------------------------------------------------
+
+
+@pytest.fixture
+def official(tmp_path: Path) -> Path:
+    write_lisa(tmp_path / "LISA")
+    return tmp_path / "LISA"
+
+
+def numbers(planned: Plan) -> dict[str, int]:
+    return {part.name: part.numbers for part in planned.parts}
+
+
+def stored_numbers(directory: Path, *beginnings: str) -> int:
+    """Of the tensors in a checkpoint of another project."""
+    tensors = Checkpoint(directory).tensors
+    return sum(
+        math.prod(tensor.shape) for name, tensor in tensors.items() if name.startswith(beginnings)
+    )
+
+
+def test_an_official_checkpoint_is_planned_from_its_headers(official: Path) -> None:
+    sam = stored_numbers(official, "model.visual_model.")
+    bridges = stored_numbers(official, "model.mm_projector", "model.text_hidden_fcs")
+    words = ("lm_head", "model.embed_tokens", "model.layers", "model.norm")
+    rotary = stored_numbers(official, "model.layers.0.self_attn.rotary_emb.inv_freq")
+    planned = numbers(plan(str(official)))
+    assert planned["language model"] == stored_numbers(official, *words) - rotary
+    assert planned["projector and head"] == bridges
+    assert planned["image encoder"] + planned["mask decoder"] == sam
+    tower = stored_numbers(official.parent / "tower", "vision_model.")
+    positions = 5  # stored by older versions
+    assert planned["vision tower"] == tower - positions
+
+
+def test_a_tower_that_is_not_there_counts_as_the_papers(official: Path) -> None:
+    shutil.rmtree(official.parent / "tower")
+    config = CLIPVisionConfig(**PAPERS_TOWER)
+    with torch.device("meta"):
+        tower = sum(p.numel() for p in CLIPVisionModel(config).parameters())
+    fields = json.loads((official / "config.json").read_text()) | {"mm_hidden_size": 1024}
+    (official / "config.json").write_text(json.dumps(fields))
+    assert numbers(plan(str(official)))["vision tower"] == tower
+
+
+def test_a_checkpoint_that_is_no_lisa_is_refused(tmp_path: Path) -> None:
+    write_llava(tmp_path / "LLaVA")
+    with pytest.raises(ModelError, match="LLaVA base; expected a LISA"):
+        plan(str(tmp_path / "LLaVA"))
+
+
+def test_two_parts_are_planned_from_their_configurations(tmp_path: Path) -> None:
+    SamConfig(**SAM).save_pretrained(tmp_path / "sam")
+    text = TEXT | {"vocab_size": 50, "model_type": "llama"}
+    llava = LlavaConfig(vision_config=CLIP, text_config=text, image_token_index=49)
+    llava.save_pretrained(tmp_path / "llava")
+    planned = plan(vlm=str(tmp_path / "llava"), decoder=str(tmp_path / "sam"))
+    assert set(numbers(planned)) == set(PARTS)
+    with torch.device("meta"):
+        decoder = SamModel(SamConfig(**SAM))
+    counted = numbers(planned)["image encoder"] + numbers(planned)["mask decoder"]
+    assert counted == sum(p.numel() for p in decoder.parameters())
+
+
+def test_attention_over_a_whole_picture_is_counted() -> None:
+    """SAM ViT-H at 1024 pixels: 16 heads, 64 x 64 places, three maps (arXiv 2304.02643)."""
+    sam = SamConfig(
+        vision_config={
+            "hidden_size": 1280,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 16,
+            "global_attn_indexes": [1],
+            "mlp_dim": 5120,
+        }
+    )
+    llava = LlavaConfig(vision_config=CLIP, text_config=TEXT | {"model_type": "llama"})
+    config = LisaConfig.from_parts(llava, sam)
+    planned = make_plan(empty_model(config, Path(".")), "", places=())
+    assert planned.needs[0].activations == 3 * 16 * 4096**2 * 4
+    assert planned.needs[1].activations == 3 * 16 * 4096**2 * 2
 
 
 def test_a_plan_is_told_in_a_table_and_in_json(model: LisaModel) -> None:
