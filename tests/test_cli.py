@@ -529,6 +529,53 @@ def test_plan_names_what_it_cannot_plan(run: Run, tmp_path: Path) -> None:
     assert_refused(run("plan"), "--vlm and --decoder", says="expected a model")
 
 
+# Checkpoints --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def official(tmp_path: Path) -> Path:
+    """A tiny official LISA, its tower beside it."""
+    from official_checkpoint import write_lisa
+
+    (tmp_path / "official").mkdir()
+    write_lisa(tmp_path / "official" / "lisa")
+    return tmp_path / "official" / "lisa"
+
+
+def test_convert_prints_what_went_where(run: Run, official: Path, tmp_path: Path) -> None:
+    outcome = run("convert", official, tmp_path / "ours")
+    assert (outcome.code, outcome.err) == (0, "")
+    for words in (
+        ["language", "model", "lisa", "vlm.model", "21"],
+        ["vision", "tower", "tower", "vlm.model.model.vision_tower", "55"],
+        ["mask", "decoder", "lisa", "decoder.model", "137"],
+    ):
+        assert any(line.split()[: len(words)] == words for line in outcome.out.splitlines())
+    assert outcome.out.splitlines()[-1].endswith("is a LISA, made from official LISA")
+    assert run("load-check", tmp_path / "ours").code == 0
+
+
+def test_convert_refuses_in_one_line(run: Run, official: Path, tmp_path: Path) -> None:
+    assert_refused(run("convert", tmp_path / "nowhere", tmp_path / "ours"), "nowhere")
+    (official / "added_tokens.json").write_text("{}")
+    assert_refused(run("convert", official, tmp_path / "ours"), "has no [SEG]")
+    assert_refused(run("convert", official, official), str(official), says="new directory")
+    assert not (tmp_path / "ours").exists()
+
+
+def test_load_check_tells_what_is_there(run: Run, official: Path, tmp_path: Path) -> None:
+    outcome = run("load-check", official)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "official LISA" in outcome.out and "token 400" in outcome.out
+    told = json.loads(run("load-check", official, "--json").out)
+    assert told["complete"] and told["seg_token_id"] == 400
+    (official / "added_tokens.json").write_text("{}")
+    outcome = run("load-check", official)
+    assert outcome.code == 2 and "has no [SEG]" in outcome.out
+    assert outcome.err.count("\n") == 1 and "is not complete" in outcome.err
+    assert_refused(run("load-check", tmp_path / "nowhere"), "nowhere")
+
+
 # Help ---------------------------------------------------------------------------------------------
 
 COMMANDS = [

@@ -256,6 +256,16 @@ class Planned:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
+def check_absent(path: Path) -> None:
+    """Nothing is at ``path``.
+
+    Raises:
+        OutputError: something is.
+    """
+    if path.exists():
+        raise OutputError(f"cannot write '{path}': it exists; expected a new directory")
+
+
 @contextlib.contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
     """A temporary directory that becomes ``path`` at the end of the block, or nothing at all.
@@ -263,8 +273,7 @@ def new_directory(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: ``path`` exists, or something in it cannot be written.
     """
-    if path.exists():
-        raise OutputError(f"cannot write '{path}': it exists; expected a new directory")
+    check_absent(path)
     temporary = path.parent / f".lisa-{uuid.uuid4().hex}.part"
     try:
         temporary.mkdir()

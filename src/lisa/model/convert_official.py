@@ -23,7 +23,14 @@ from transformers import PreTrainedModel
 
 from lisa.errors import ModelError
 from lisa.model.build import empty_model
-from lisa.model.checkpoint import Checkpoint, Planned, new_directory, read_json, write_shards
+from lisa.model.checkpoint import (
+    Checkpoint,
+    Planned,
+    check_absent,
+    new_directory,
+    read_json,
+    write_shards,
+)
 from lisa.model.config import SEG_TOKEN, LisaConfig, as_config
 from lisa.model.head import EmbeddingAsMask
 from lisa.model.legacy_tokenizer import ADDED_FILE, PIECES_FILE, LegacyTokenizer
@@ -120,6 +127,7 @@ def convert(
         ModelError: a checkpoint cannot be read, is not what it should be, or does not fit.
         OutputError: ``destination`` exists or cannot be written.
     """
+    check_absent(destination)
     checkpoint = Checkpoint(source)
     kind = kind or kind_of(checkpoint.tensors)
     if kind is None:
@@ -136,11 +144,7 @@ def convert(
     language = Language.read(stored, configured, find_tower(vision_tower, configured))
     if kind is Kind.llava and decoder is None:
         return convert_llava(language, checkpoint, destination)
-    if decoder is not None:
-        language.stored |= {
-            f"{SAM_PREFIX}{key}": tensor for key, tensor in as_stored(Checkpoint(decoder)).items()
-        }
-    return convert_lisa(language, checkpoint, destination, kind, conversation)
+    return convert_lisa(language, checkpoint, destination, kind, conversation, decoder)
 
 
 # ------------------------------------------------------------------- what is there
@@ -256,7 +260,12 @@ def llava_shapes(fields: Mapping[str, Any], projector: str) -> dict[str, Shape]:
 
 
 def convert_lisa(
-    language: Language, checkpoint: Checkpoint, destination: Path, kind: Kind, conversation: str
+    language: Language,
+    checkpoint: Checkpoint,
+    destination: Path,
+    kind: Kind,
+    conversation: str,
+    decoder: Path | None = None,
 ) -> Conversion:
     """LLaVA's side, SAM and the head -> a LISA directory; what LLaVA lacks is new."""
     if kind is not Kind.lisa:
@@ -264,12 +273,16 @@ def convert_lisa(
     seg_token_id = check_tokens(language)
     tensors = Tensors().add(language.stored.values(), LISA_NAMES, checkpoint.path)
     tensors.add(language.tower_tensors(), CLIP_NAMES, language.tower, VLM)
-    if kind is Kind.llava:
+    shapes = shapes_of(language.stored)
+    if decoder is not None:
+        sam = as_stored(Checkpoint(decoder), SAM_PREFIX)
+        shapes |= shapes_of(sam)
+        tensors.add(sam.values(), LISA_NAMES, decoder)
         add_head(tensors, language)
     config = lisa_config(
         language.config,
         language.tower_config,
-        shapes_of(language.stored),
+        shapes,
         conversation=conversation,
         seg_token_id=seg_token_id,
         trained_on=[] if kind is Kind.llava else list(TRAINED_ON),

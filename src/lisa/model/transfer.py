@@ -26,10 +26,12 @@ NOT_OURS = ("text_model.", "text_projection.", "visual_projection.", "logit_scal
 Shape = tuple[int, ...]
 
 
-def as_stored(checkpoint: Checkpoint) -> dict[str, Planned]:
-    """The tensors of a checkpoint as they are."""
+def as_stored(checkpoint: Checkpoint, prefix: str = "") -> dict[str, Planned]:
+    """The tensors of a checkpoint as they are, ``prefix`` put before their names."""
     return {
-        key: Planned(key, tensor.shape, tensor.dtype, partial(checkpoint.read, key))
+        f"{prefix}{key}": Planned(
+            f"{prefix}{key}", tensor.shape, tensor.dtype, partial(checkpoint.read, key)
+        )
         for key, tensor in checkpoint.tensors.items()
     }
 
