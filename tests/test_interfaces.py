@@ -11,7 +11,6 @@ from lisa.model.interfaces import (
     DecodedMasks,
     MaskDecoder,
     Pictures,
-    Placement,
     VisionLanguageModel,
 )
 from lisa.model.nano import ImageFeatures, NanoDecoder
@@ -35,7 +34,7 @@ def devices(value: object) -> set[str]:
 def test_all_tensors_move(kind: type) -> None:
     one = torch.ones(1, 1)
     lists = {"vlm_inputs": [{"pixel_values": one}], "full_masks": [one], "picture_ids": [[1]]}
-    lists["placements"] = [Placement((1, 2), (3, 4))]
+    lists["sizes"] = [(1, 2)]
     if kind is Batch:
         lists["vlm_inputs"] = {"pixel_values": one}
     full = kind(**{field.name: lists.get(field.name, one) for field in fields(kind)})

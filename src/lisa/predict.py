@@ -25,11 +25,11 @@ from torch import Tensor
 from lisa.errors import LisaError, QuestionError
 from lisa.example import check_question
 from lisa.image import ImageSource, load_image
-from lisa.model.build import EMBEDDED, build
+from lisa.model.build import EMBEDDED, Processor, build
 from lisa.model.interfaces import Generated
 from lisa.model.lisa import EncodedImages, LisaModel
 from lisa.model.precision import DeviceMap, Precision
-from lisa.model.processor import LisaProcessor, closer_box
+from lisa.model.processor import closer_box
 from lisa.result import Mask, Result
 
 REMEMBERED_IMAGES = 4
@@ -68,7 +68,7 @@ class Segmenter:
     """
 
     def __init__(
-        self, model: LisaModel, processor: LisaProcessor, name: str = "", load_seconds: float = 0.0
+        self, model: LisaModel, processor: Processor, name: str = "", load_seconds: float = 0.0
     ) -> None:
         self.model, self.processor, self.name = model, processor, name
         self.load_seconds = load_seconds
@@ -165,6 +165,7 @@ class Segmenter:
             [self.processor.question_ids(one.question) for one in asked],
             [one.image_index for one in asked],
             end_token_id=self.processor.end_token_id,
+            max_new_tokens=self.processor.max_new_tokens,
             answers=[
                 None if one.answer is None else self.processor.answer_ids(one.answer)
                 for one in asked
@@ -198,8 +199,9 @@ class Segmenter:
     def _decode(self, answer: Generated, picture: Image.Image) -> tuple[str, tuple[Mask, ...]]:
         """An answer's text and masks; each mask is looked at once more, from closer by."""
         text, masks = self.processor.decode(answer, (picture.height, picture.width))
-        looked = map(self._look_closer, repeat(picture), masks, answer.prompts)
-        return text, tuple(looked)
+        if self.processor.looks_closer:
+            masks = tuple(map(self._look_closer, repeat(picture), masks, answer.prompts))
+        return text, masks
 
     @torch.inference_mode()
     def _look_closer(self, picture: Image.Image, mask: Mask, prompt: Tensor) -> Mask:
@@ -207,10 +209,10 @@ class Segmenter:
         box = closer_box(mask.mask)
         if box is None:
             return mask
-        pixels = self.processor.encode_images([picture.crop(box)]).to(self.model.device)
+        pixels = self.processor.encode_pictures([picture.crop(box)]).pixel_values
         decoder = self.model.decoder
         row = torch.zeros(1, dtype=torch.long, device=self.model.device)
-        seen = decoder.decode(decoder.encode_image(pixels), prompt[None], row)
+        seen = decoder.decode(decoder.encode_image(pixels.to(self.model.device)), prompt[None], row)
         score = float(seen.iou_logits.sigmoid())
         if score <= mask.score:
             return mask

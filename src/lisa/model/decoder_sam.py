@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from lisa.errors import ModelError
 from lisa.model.config import LisaConfig, unfit
 from lisa.model.geometry import SAM_MEAN, SAM_STD
 from lisa.model.interfaces import DecodedMasks
+from lisa.model.part import Part
 
 SURE = 1e-4  # predicted IoUs are kept so far from 0 and 1, to have logits
 
@@ -55,7 +56,7 @@ class Family:
     std: tuple[float, ...] = SAM_STD
 
 
-class SamDecoder(nn.Module):
+class SamDecoder(Part):
     """A model of the SAM family that answers prompts.
 
     Args:
@@ -66,11 +67,11 @@ class SamDecoder(nn.Module):
     """
 
     def __init__(self, config: LisaConfig) -> None:
-        super().__init__()
         settings = config.mask_decoder_config()
-        self.family = family_of(settings)
+        family = family_of(settings)
         settings.mask_decoder_config.dynamic_multimask_via_stability = False  # one token answers
-        self.model = build_parts(settings)
+        super().__init__(build_parts(settings))
+        self.family = family
         self.prompt_size: int = settings.mask_decoder_config.hidden_size
 
     def encode_image(self, pixel_values: Tensor) -> SamFeatures:
@@ -79,6 +80,8 @@ class SamDecoder(nn.Module):
 
     def decode(self, features: SamFeatures, prompts: Tensor, image_index: Tensor) -> DecodedMasks:
         """Prompts [N, P], prompt n about picture ``image_index[n]`` -> N masks."""
+        if not len(image_index):
+            return no_masks(features)
         seen = features.select(image_index)
         count = len(image_index)
         none = torch.zeros(1, dtype=torch.long, device=prompts.device)
@@ -95,6 +98,13 @@ class SamDecoder(nn.Module):
         low_res_masks = masks[:, 0, 0]  # [N, 4h, 4w]
         quality = qualities[:, 0, 0].float().clamp(SURE, 1 - SURE).logit()
         return DecodedMasks(low_res_masks, quality, low_res_masks.new_zeros(count, 0, 0))
+
+
+def no_masks(features: SamFeatures) -> DecodedMasks:
+    """The masks of no prompts; the attention of ``transformers`` needs one at least."""
+    height, width = features.embeddings.shape[-2:]
+    empty = features.embeddings.new_zeros
+    return DecodedMasks(empty(0, 4 * height, 4 * width), empty(0), empty(0, 0, 0))
 
 
 def encode_sam(model: Any, pixel_values: Tensor) -> SamFeatures:

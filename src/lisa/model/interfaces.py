@@ -23,14 +23,6 @@ PADDING_SEGMENT = -1
 PICTURE_SEGMENT = 0
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Where a picture is in the mask decoder's square: (height, width) pairs in pixels."""
-
-    inside: tuple[int, int]  # the upper left part of the square that holds the picture
-    original: tuple[int, int]  # the picture's own size
-
-
 @dataclass
 class Batch:
     """Pictures and questions as tensors."""
@@ -48,7 +40,7 @@ class Batch:
     # Full size only:
     row_image: Tensor | None = None  # [R] the picture of each row
     vlm_inputs: dict[str, Tensor] | None = None  # what the vision tower reads, row after row
-    placements: list[Placement] | None = None  # of the B pictures
+    sizes: list[tuple[int, int]] | None = None  # (height, width) of the B pictures
     full_masks: list[Tensor] | None = None  # B of [n, H, W]: the target of each [SEG], in order
 
     def to(self, device: torch.device | str) -> Batch:

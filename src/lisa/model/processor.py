@@ -56,6 +56,9 @@ class LisaProcessor:
             can be mistaken for them.
     """
 
+    looks_closer = True
+    max_new_tokens = 48
+
     def __init__(self, tokenizer: Tokenizer, config: LisaConfig) -> None:
         self.tokenizer = tokenizer
         self.config = config

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import DynamicCache, LlamaForCausalLM
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from lisa.errors import ModelError
 from lisa.model.config import LisaConfig
@@ -197,7 +197,7 @@ class NanoVlm(nn.Module):
 
     def __init__(self, config: LisaConfig) -> None:
         super().__init__()
-        self.language = LlamaForCausalLM(config.language_config())
+        self.language = LlamaForCausalLM(LlamaConfig(**config.language))
         if config.seg_token_id != self.language.config.vocab_size:
             raise ModelError(
                 f"seg_token_id is {config.seg_token_id}; expected {self.language.config.vocab_size}"

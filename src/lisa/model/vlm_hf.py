@@ -24,6 +24,7 @@ from transformers.models.llava_next.modeling_llava_next import (
 from lisa.model.config import LisaConfig, unfit
 from lisa.model.conversation import IMAGE_TOKEN_ID, TEMPLATES
 from lisa.model.interfaces import PADDING_SEGMENT, Batch, Pictures
+from lisa.model.part import Part
 from lisa.model.reading import Reading, count_places, pad_left
 
 NOTHING = -1  # no id
@@ -58,7 +59,7 @@ class Family:
     positions: Callable[[Any, Tensor, Tensor, Inputs], Tensor] | None = None
 
 
-class HfVlm(nn.Module):
+class HfVlm(Part):
     """An image-text-to-text model with one more token, ``[SEG]``.
 
     Args:
@@ -69,16 +70,14 @@ class HfVlm(nn.Module):
     """
 
     def __init__(self, config: LisaConfig) -> None:
-        super().__init__()
         settings = config.vlm_config()
-        text = settings.get_text_config()
-        self.family = family_of(settings)
+        text, family = settings.get_text_config(), family_of(settings)
         if config.seg_token_id >= text.vocab_size:
             raise unfit("seg_token_id", config.seg_token_id, f"less than {text.vocab_size}")
-        self.model = AutoModelForImageTextToText.from_config(settings)
+        super().__init__(AutoModelForImageTextToText.from_config(settings))
+        self.family = family
         self.hidden_size: int = text.hidden_size
-        is_legacy = config.conversation in TEMPLATES
-        self.unread_id = text.pad_token_id if is_legacy else NOTHING  # official rule: by value
+        self.unread_id = unread_id(config)
         if config.projector == "linear":
             self.model.model.multi_modal_projector = nn.Linear(
                 settings.vision_config.hidden_size, text.hidden_size
@@ -141,7 +140,13 @@ class HfVlm(nn.Module):
         return self.family.positions(self.model.model, ids, looked_at, inputs)
 
 
-def within_table(embeddings: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def unread_id(config: LisaConfig) -> int:
+    """The id that is never looked at, by its value, in official LISA: padding, and ``<unk>``."""
+    is_legacy = config.conversation in TEMPLATES
+    return config.language_config().pad_token_id if is_legacy else NOTHING
+
+
+def within_table(embeddings: Any, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The token of a picture's places may have no row in the table: it is replaced anyway."""
     ids, *others = arguments
     return (ids.clamp(max=embeddings.num_embeddings - 1), *others)
