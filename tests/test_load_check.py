@@ -34,7 +34,7 @@ def test_a_model_of_ours_without_a_tensor_or_tokenizer(
     found = load_check(tmp_path)
     assert not found.complete
     assert found.problems[:2] == (f"'{lost}' is missing", "'extra' is left over")
-    assert "has no tokenizer" in found.problems[2]
+    assert "in config.json and None in the tokenizer; expected one id" in found.problems[2]
 
 
 def test_an_official_lisa(tmp_path: Path) -> None:

@@ -115,8 +115,8 @@ def convert(
         source: a directory, or a weight file.
         destination: a directory that does not exist; it appears when it is complete.
         kind: what ``source`` is; None: recognised by its keys.
-        vision_tower: the directory of the CLIP tower, which LISA and LLaVA leave out; None: the one
-            that ``config.json`` names, beside ``source``.
+        vision_tower: the directory of the CLIP tower, which LISA and LLaVA leave out (where they do
+            not, their copy is); None: the one that ``config.json`` names, beside ``source``.
         base: for unmerged training output: the LLaVA directory that training started from, for its
             configuration and tokenizer; None: ``source`` has them itself.
         decoder: for a LLaVA base: a segment-anything file, to make an untrained LISA of both.

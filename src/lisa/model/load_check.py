@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from lisa.errors import LisaError, ModelError
 from lisa.model.build import read_config
 from lisa.model.checkpoint import Checkpoint, Stored, read_json
@@ -23,7 +25,7 @@ from lisa.model.convert_official import (
     model_shapes,
     sam_shapes,
 )
-from lisa.model.legacy_tokenizer import ADDED_FILE, PIECES_FILE, LegacyTokenizer
+from lisa.model.legacy_tokenizer import ADDED_FILE, LegacyTokenizer
 from lisa.model.official import (
     ANY_CLIP,
     LISA_NAMES,
@@ -137,8 +139,11 @@ def check_ours(path: Path, checkpoint: Checkpoint, config: Mapping[str, Any]) ->
         found = differences(stored_shapes(checkpoint.tensors), expected)
     except LisaError as error:
         found = [str(error)]
-    if not any((path / name).is_file() for name in ("tokenizer.json", PIECES_FILE)):
-        found.append(f"'{path}' has no tokenizer; expected tokenizer.json or {PIECES_FILE}")
+    stated, known = config.get("seg_token_id"), tokenizer_seg_id(path)
+    if stated != known:
+        found.append(
+            f"{SEG_TOKEN} is {stated} in config.json and {known} in the tokenizer; expected one id"
+        )
     return summary(path, OURS, checkpoint.tensors, config, found)
 
 
@@ -239,10 +244,13 @@ def summary(
 
 
 def tokenizer_seg_id(path: Path) -> int | None:
-    """The id of ``[SEG]`` in an official directory's tokenizer, if it can be read."""
+    """The id of ``[SEG]`` in a directory's tokenizer; None: it has none, or cannot be read."""
     try:
+        if (path / "tokenizer.json").is_file():
+            number = Tokenizer.from_file(str(path / "tokenizer.json")).token_to_id(SEG_TOKEN)
+            return None if number is None else int(number)
         return LegacyTokenizer.read(path).token_id(SEG_TOKEN)
-    except LisaError:
+    except Exception:  # tokenizers raises its own, on damaged files
         return None
 
 

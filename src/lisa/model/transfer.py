@@ -21,7 +21,13 @@ from lisa.model.official import LORA, Names, is_computed, merged_name, renamed
 
 ALPHA = 16.0  # of the official LoRA; its rank is read from the factors
 NEW_ROW_STD = 0.02  # of the word embeddings of new tokens
-NOT_OURS = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")  # CLIP's text
+NOT_NEEDED = (  # CLIP's text side; a copy of the vision tower, which nobody trains
+    "text_model.",
+    "text_projection.",
+    "visual_projection.",
+    "logit_scale",
+    "model.vision_tower.",
+)
 
 Shape = tuple[int, ...]
 
@@ -47,7 +53,7 @@ def merged(checkpoint: Checkpoint, alpha: float = ALPHA) -> dict[str, Planned]:
     tensors = {
         merged_name(key): replace(tensor, key=merged_name(key))
         for key, tensor in stored.items()
-        if key not in factors and ".vision_tower." not in key  # frozen: that of --vision-tower
+        if key not in factors
     }
     for key, found in factors.items():
         other = key.replace(f".lora_{found[2]}.", f".lora_{'BA'[found[2] == 'B']}.")
@@ -117,7 +123,7 @@ class Tensors:
         """Take ``tensors`` in under our names."""
         for tensor in tensors:
             ours = renamed(tensor.key, names)
-            if is_computed(tensor.key) or tensor.key.startswith(NOT_OURS):
+            if is_computed(tensor.key) or tensor.key.startswith(NOT_NEEDED):
                 self.left_out.append(tensor.key)
             elif ours is None:
                 self.left_over.append(tensor.key)
