@@ -59,15 +59,20 @@ def test_only_the_language_models_layers_are_quantised(script: ModuleType, bits:
     assert {model.get_submodule(name).weight.dtype for name in kept} == {torch.bfloat16}
 
 
-def test_the_table_is_printed_and_written(script: ModuleType, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["bfloat16", "8bit", "4bit"])
+def test_the_table_is_printed_and_written(
+    script: ModuleType, tmp_path: Path, precision: str
+) -> None:
+    if precision != "bfloat16":
+        pytest.importorskip("bitsandbytes")
     app = script.typer.Typer()
     app.command()(script.main)
     out = tmp_path / "table.md"
     options = ["--size", "tiny", "--device", "cpu", "--out", str(out)]
-    done = CliRunner().invoke(app, [*options, "--precision", "bfloat16"], catch_exceptions=False)
+    done = CliRunner().invoke(app, [*options, "--precision", precision], catch_exceptions=False)
     assert done.exit_code == 0 and out.read_text() == done.stdout
     head, _, row, *_ = done.stdout.splitlines()
     assert len(head.split("|")) == len(row.split("|"))
-    _, precision, *figures, _ = (cell.strip() for cell in row.split("|"))
-    assert precision == "bfloat16" and all(float(figure) > 0 for figure in figures)
+    _, named, *figures, _ = (cell.strip() for cell in row.split("|"))
+    assert named == precision and all(float(figure) > 0 for figure in figures)
     assert f"torch {torch.__version__}" in done.stdout and "(CPU)" in done.stdout
