@@ -8,13 +8,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from full_size_parts import LAYERS, FullSize
+from full_size_parts import LAYERS, WIDTH, FullSize
 from lisa.errors import ModelError
 from lisa.model import precision
 from lisa.model.checkpoint import Planned, write_shards
 from lisa.model.precision import (
     Precision,
     bitsandbytes_config,
+    check_packing,
     kept_layers,
     load_model,
     part_of,
@@ -226,6 +227,14 @@ def test_a_quantised_model_says_nearly_the_same(
     kept = {loaded.get_submodule(name).weight.dtype for name in kept_layers(model)}
     assert kept == {torch.bfloat16}
     assert 0 < (says(loaded) - saved[1]).abs().max() < closeness * saved[1].abs().max()
+
+
+def test_layers_that_a_cpu_cannot_pack_are_refused(model: FullSize) -> None:
+    check_packing(model)
+    odd = "vlm.model.language_model.layers.1.mlp.down_proj"
+    model.set_submodule(odd, nn.Linear(WIDTH + 32, WIDTH, device="meta"))
+    with pytest.raises(ModelError, match=rf"{odd}.* is 64 x 96: .*8bit"):
+        check_packing(model)
 
 
 @pytest.mark.parametrize("harm", ["missing", "unexpected", "shape"])

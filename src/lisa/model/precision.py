@@ -139,13 +139,16 @@ def load_model(
             or the model does not fit the devices.
     """
     check_stored(skeleton, directory)
+    places = device_map(skeleton, device, precision)
+    if precision.quantize == "4bit" and "cpu" in map(str, places.values()):
+        check_packing(skeleton)
     settings = bitsandbytes_config(skeleton, precision)
     try:
         return type(skeleton).from_pretrained(
             directory,
             config=copy.deepcopy(skeleton.config),
             dtype=precision.torch_dtype,
-            device_map=device_map(skeleton, device, precision),
+            device_map=places,
             quantization_config=settings,
             local_files_only=True,
             use_safetensors=True,
@@ -163,6 +166,22 @@ def load_model(
             f"cannot load '{directory}' with {precision}: {reason}; "
             "expected a precision that fits this machine (lisa plan)"
         ) from error
+
+
+def check_packing(skeleton: nn.Module) -> None:
+    """Whether a CPU can multiply the quantised layers: bitsandbytes packs blocks of 32 by 64.
+
+    Raises:
+        ModelError: names the first layer whose sizes do not divide.
+    """
+    for name in quantised_layers(skeleton):
+        layer = skeleton.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        if layer.out_features % 32 or layer.in_features % 64:
+            raise ModelError(
+                f"'{name}' is {layer.out_features} x {layer.in_features}: too odd for 4bit on a CPU; expected multiples of "
+                "32 x 64, or quantize='8bit', or a GPU"
+            )
 
 
 def device_map(
