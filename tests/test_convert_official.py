@@ -216,6 +216,12 @@ def test_low_rank_factors_without_their_base(tmp_path: Path) -> None:
         convert(tmp_path / "adapter_model.bin", tmp_path / "ours")
 
 
+def test_training_output_without_a_configuration(tmp_path: Path) -> None:
+    torch.save(with_lora(llava_state(403)), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"no config.json in '.*'; expected .* or --base with"):
+        convert(tmp_path / "pytorch_model.bin", tmp_path / "ours")
+
+
 def test_weights_of_something_else(tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "resnet.pth")
     with pytest.raises(ModelError, match=r"holds names such as 'conv1.weight'; expected those of"):

@@ -16,6 +16,7 @@ import pickle
 import shutil
 import struct
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from torch import Tensor
 from lisa.errors import ModelError, OutputError
 
 SHARD_BYTES = 4_000_000_000  # of a written file, about
-PICKLES = (".bin", ".pth", ".pt")
+SAFETENSORS = ".safetensors"  # any other weight file is taken for a pickle
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SAFETENSORS_NAMES = {
     torch.float64: "F64",
@@ -170,7 +171,7 @@ def read_header(file: Path) -> dict[str, Stored]:
     Raises:
         ModelError: the file is cut short, damaged, or more than plain tensors.
     """
-    if file.suffix in PICKLES:
+    if file.suffix != SAFETENSORS:
         return {
             key: Stored(tuple(value.shape), value.dtype, file)
             for key, value in unpickle(file, "meta").items()
@@ -185,7 +186,7 @@ def read_header(file: Path) -> dict[str, Stored]:
 
 def open_file(file: Path) -> Callable[[str], Tensor]:
     """What reads a tensor of ``file`` by name."""
-    if file.suffix in PICKLES:
+    if file.suffix != SAFETENSORS:
         return unpickle(file, "cpu").__getitem__
     with opened(file) as tensors:
         read: Callable[[str], Tensor] = tensors.get_tensor
@@ -235,7 +236,9 @@ def load_pickle(file: Path, device: str) -> Any:
     """``torch.load`` that runs nothing, and maps the file where its format allows it."""
     with file.open("rb") as stream:
         is_archive = stream.read(2) == b"PK"
-    return torch.load(file, map_location=device, weights_only=True, mmap=is_archive)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what cannot be read is said in one line
+        return torch.load(file, map_location=device, weights_only=True, mmap=is_archive)
 
 
 # ------------------------------------------------------------------------------ writing

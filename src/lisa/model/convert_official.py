@@ -140,7 +140,7 @@ def convert(
     if decoder is not None and kind is not Kind.llava:
         raise ModelError(f"'{source}' is {kind} and has a decoder; expected no --decoder")
     stored = merged(checkpoint, alpha) if kind is Kind.lora else as_stored(checkpoint)
-    configured = base or (source if source.is_dir() else source.parent)
+    configured = configured_by(base or (source if source.is_dir() else source.parent))
     language = Language.read(stored, configured, find_tower(vision_tower, configured))
     if kind is Kind.llava and decoder is None:
         return convert_llava(language, checkpoint, destination)
@@ -148,6 +148,20 @@ def convert(
 
 
 # ------------------------------------------------------------------- what is there
+
+
+def configured_by(directory: Path) -> Path:
+    """The same directory, if it has LLaVA's configuration.
+
+    Raises:
+        ModelError: it has not.
+    """
+    if not (directory / "config.json").is_file():
+        raise ModelError(
+            f"no config.json in '{directory}'; expected LLaVA's beside the weights, or --base with "
+            "the directory that training started from"
+        )
+    return directory
 
 
 def find_tower(given: Path | None, configured: Path) -> Path:
