@@ -282,7 +282,7 @@ def image_bytes(model: LisaModel, size: int) -> int:
     """The largest that the image encoder needs at once: attention over all of it, or its maps."""
     config = model.config
     maps = 8 * (config.image_size // 4) ** 2 * config.prompt_size * size
-    vision = config.mask_decoder_config().vision_config if config.full_size else None
+    vision: Any = config.mask_decoder_config().vision_config if config.full_size else None
     if not getattr(vision, "global_attn_indexes", None):
         return maps
     tokens = (vision.image_size // vision.patch_size) ** 2
