@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 import tarfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +19,14 @@ import PIL.Image
 import pytest
 import torch
 
+from golden_files import GOLDEN, read_arrays, read_json, tolerance
+from golden_model import (  # noqa: F401  (the tests of the whole model, and their fixture)
+    loaded,
+    test_evaluate,
+    test_inference,
+    test_optimiser_trajectory,
+    test_training,
+)
 from lisa.data.reasonseg import Shape, rasterise
 from lisa.metrics import SegmentationMetrics
 from lisa.model.build import build
@@ -41,31 +47,12 @@ from lisa.training.loss import (
 )
 from lisa.training.optim import PAPER, is_adapted, is_trained, merge, prepare
 
-GOLDEN = Path(os.environ.get("LISA_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 pytestmark = pytest.mark.skipif(
     not (GOLDEN / "MANIFEST.json").is_file(),
     reason=f"no official records in '{GOLDEN}'; set LISA_GOLDEN to their folder",
 )
 VISUAL_TOKENS = 256  # of a picture in the recorded conversations
 NEGLIGIBLE_NORM = 1e-3  # of gradients, as the manifest says: smaller ones are not compared
-
-
-def read_json(name: str) -> Any:
-    return json.loads((GOLDEN / name).read_text(encoding="utf-8"))
-
-
-def read_arrays(name: str) -> dict[str, np.ndarray]:
-    with np.load(GOLDEN / name) as arrays:
-        return dict(arrays)
-
-
-def tolerance(name: str, quantity: str = "") -> dict[str, float]:
-    """``rtol`` and ``atol`` that the manifest states for a file, after the word ``quantity``."""
-    (entry,) = [entry for entry in read_json("MANIFEST.json")["files"] if entry["path"] == name]
-    stated = re.search(re.escape(quantity) + r"[^,;:]*?(atol|rtol)[^,;:]*", entry["tolerance"])
-    assert stated, f"no tolerance of '{quantity}' for {name}: {entry['tolerance']}"
-    figures = dict(re.findall(r"(atol|rtol) (\d[\d.e-]*)", stated[0]))
-    return {kind: float(figures.get(kind, 0)) for kind in ("rtol", "atol")}
 
 
 @pytest.fixture(scope="module")
