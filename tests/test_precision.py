@@ -2,16 +2,20 @@
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import lisa
 from full_size_parts import LAYERS, WIDTH, FullSize
 from lisa.errors import ModelError
 from lisa.model import precision
 from lisa.model.checkpoint import Planned, write_shards
+from lisa.model.convert_official import convert
 from lisa.model.precision import (
     Precision,
     bitsandbytes_config,
@@ -23,6 +27,7 @@ from lisa.model.precision import (
     spread,
     whole_modules,
 )
+from official_checkpoint import write_lisa
 
 
 @pytest.fixture
@@ -258,3 +263,35 @@ def test_what_the_loader_says_becomes_one_line(
     with pytest.raises(ModelError, match=r"cannot load .*device_map=.*lisa plan") as caught:
         load_model(model, saved[0], "cpu", Precision(device_map={"": "cuda:99"}))
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An official checkpoint of small size, as a directory of ours."""
+    folder = tmp_path_factory.mktemp("official")
+    write_lisa(folder / "LISA")
+    convert(folder / "LISA", folder / "ours")
+    return folder / "ours"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"dtype": "bfloat16"},
+        {"quantize": "8bit"},
+        {"device_map": "auto"},
+        {"device_map": {"vlm": "disk", "decoder": "cpu", "head": "cpu"}},
+    ],
+    ids=str,
+)
+def test_a_model_of_full_size_answers_in_every_precision(
+    converted: Path, asked: dict[str, Any]
+) -> None:
+    if "quantize" in asked:
+        pytest.importorskip("bitsandbytes")
+    segmenter = lisa.load(converted, "cpu", **asked)
+    photo = np.zeros((30, 40, 3), np.uint8)
+    result = segmenter.segment(photo, "what is it?", answer="Sure, [SEG].")
+    (mask,) = result.masks
+    assert mask.mask.shape == (30, 40)
