@@ -517,7 +517,7 @@ def test_the_embedded_model_refuses_what_it_cannot_have(run: Run, photo: Path) -
 def test_plan_prints_a_table_or_json(run: Run, tiny_directory: Path) -> None:
     table = run("plan", tiny_directory)
     assert (table.code, table.err) == (0, "")
-    assert "language model" in table.out and "bfloat16" in table.out
+    assert "language model" in table.out and "float32" in table.out
     outcome = run("plan", tiny_directory, "--tokens", "64", "--json")
     told = json.loads(outcome.out)
     assert (told["model"], told["tokens"]) == (str(tiny_directory), 64)

@@ -74,15 +74,27 @@ def test_a_plan_needs_no_memory(model: LisaModel) -> None:
     assert make_plan(empty, "tiny", places=()) == make_plan(model, "tiny", places=())
 
 
-def test_finer_formats_take_less_and_longer_questions_more(model: LisaModel) -> None:
-    short, long = (make_plan(model, "tiny", tokens, places=()).needs for tokens in (64, 128))
+@pytest.fixture
+def full_size() -> LisaModel:
+    """A small model of full size, without memory."""
+    text = TEXT | {"vocab_size": 50, "model_type": "llama"}
+    llava = LlavaConfig(vision_config=CLIP, text_config=text, image_token_index=49)
+    return empty_model(LisaConfig.from_parts(llava, SamConfig(**SAM)), Path("."))
+
+
+def test_finer_formats_take_less_and_longer_questions_more(full_size: LisaModel) -> None:
+    short, long = (make_plan(full_size, "tiny", tokens, places=()).needs for tokens in (64, 128))
     weights = [need.weights for need in short]
     assert [need.precision for need in short] == list(PRECISIONS)
     assert weights == sorted(weights, reverse=True) and len(set(weights)) == len(weights)
     assert [need.cache for need in long] == [2 * need.cache for need in short]
-    language = model.config.language_config()
+    language = full_size.config.language_config()
     values = 2 * language.num_hidden_layers * language.num_key_value_heads * language.head_dim
     assert short[0].cache == values * 64 * 4
+
+
+def test_the_embedded_models_make_has_one_precision(model: LisaModel) -> None:
+    assert [need.precision for need in make_plan(model, "", places=()).needs] == ["float32"]
 
 
 def test_what_fits_is_said_place_by_place(model: LisaModel) -> None:

@@ -215,7 +215,8 @@ def make_plan(
     """
     parts = count_parts(model)
     here = this_machine() if places is None else places
-    needs = tuple(need(model, parts, precision, tokens, here) for precision in PRECISIONS)
+    known = PRECISIONS if model.config.full_size else PRECISIONS[:1]  # nano has float32 only
+    needs = tuple(need(model, parts, precision, tokens, here) for precision in known)
     return Plan(name, tokens, parts, needs, here)
 
 
