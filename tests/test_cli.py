@@ -58,8 +58,11 @@ class FakeSegmenter:
     asked: list[dict[str, Any]] = field(default_factory=list)
     raises: BaseException | None = None
 
-    def load(self, model: str = "nano", device: str | None = None) -> "FakeSegmenter":
-        self.loaded.append({"model": model, "device": device})
+    def load(
+        self, model: str = "nano", device: str | None = None, **precision: str | None
+    ) -> "FakeSegmenter":
+        asked = {name: value for name, value in precision.items() if value is not None}
+        self.loaded.append({"model": model, "device": device} | asked)
         return self
 
     def segment(self, image: Any, question: str, *, answer: str | None = None) -> lisa.Result:
@@ -536,10 +539,102 @@ def test_a_model_to_report_on_has_a_name(run: Run, tmp_path: Path, model: str) -
     assert_refused(outcome, repr(model), says="expected NAME=DIR")
 
 
+# Large models ------------------------------------------------------------------------------------
+
+LARGE = {"dtype": "bfloat16", "device_map": "auto", "quantize": "4bit"}
+LARGE_OPTIONS = ["--dtype", "bfloat16", "--device-map", "auto", "--quantize", "4bit"]
+
+
+def test_precision_is_handed_to_the_loader(
+    run: Run, segmenter: FakeSegmenter, photo: Path, reasonseg: Path
+) -> None:
+    assert run("segment", photo, "which corner?", *LARGE_OPTIONS).code == 0
+    options = ["--root", reasonseg, "--protocol", "generate"]
+    assert run("eval", *options, *LARGE_OPTIONS).code == 0
+    assert segmenter.loaded == [{"model": "nano", "device": None} | LARGE] * 2
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [("--dtype", "dtype is 'much'"), ("--quantize", "quantize is 'much'")],
+)
+def test_an_unknown_precision_is_an_error(run: Run, photo: Path, option: str, named: str) -> None:
+    assert_refused(run("segment", photo, "which corner?", option, "much"), named)
+
+
+def test_the_embedded_model_refuses_what_it_cannot_have(run: Run, photo: Path) -> None:
+    outcome = run("segment", photo, "which corner?", "--quantize", "4bit")
+    assert_refused(outcome, "nano", says="float32")
+
+
+def test_plan_prints_a_table_or_json(run: Run, tiny_directory: Path) -> None:
+    table = run("plan", tiny_directory)
+    assert (table.code, table.err) == (0, "")
+    assert "language model" in table.out and "float32" in table.out
+    outcome = run("plan", tiny_directory, "--tokens", "64", "--json")
+    told = json.loads(outcome.out)
+    assert (told["model"], told["tokens"]) == (str(tiny_directory), 64)
+    assert {"numbers", "parts", "needs", "places", "formulas"} <= told.keys()
+
+
+def test_plan_names_what_it_cannot_plan(run: Run, tmp_path: Path) -> None:
+    assert_refused(run("plan", tmp_path / "nowhere"), "nowhere")
+    assert_refused(run("plan"), "--vlm and --decoder", says="expected a model")
+
+
+# Checkpoints --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def official(tmp_path: Path) -> Path:
+    """A tiny official LISA, its tower beside it."""
+    from official_checkpoint import write_lisa
+
+    (tmp_path / "official").mkdir()
+    write_lisa(tmp_path / "official" / "lisa")
+    return tmp_path / "official" / "lisa"
+
+
+def test_convert_prints_what_went_where(run: Run, official: Path, tmp_path: Path) -> None:
+    outcome = run("convert", official, tmp_path / "ours")
+    assert (outcome.code, outcome.err) == (0, "")
+    for words in (
+        ["language", "model", "lisa", "vlm.model", "21"],
+        ["vision", "tower", "tower", "vlm.model.model.vision_tower", "55"],
+        ["mask", "decoder", "lisa", "decoder.model", "137"],
+    ):
+        assert any(line.split()[: len(words)] == words for line in outcome.out.splitlines())
+    assert outcome.out.splitlines()[-1].endswith("is a LISA, made from official LISA")
+    assert run("load-check", tmp_path / "ours").code == 0
+
+
+def test_convert_refuses_in_one_line(run: Run, official: Path, tmp_path: Path) -> None:
+    assert_refused(run("convert", tmp_path / "nowhere", tmp_path / "ours"), "nowhere")
+    (official / "added_tokens.json").write_text("{}")
+    assert_refused(run("convert", official, tmp_path / "ours"), "has no [SEG]")
+    assert_refused(run("convert", official, official), str(official), says="new directory")
+    assert not (tmp_path / "ours").exists()
+
+
+def test_load_check_tells_what_is_there(run: Run, official: Path, tmp_path: Path) -> None:
+    outcome = run("load-check", official)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "official LISA" in outcome.out and "token 400" in outcome.out
+    told = json.loads(run("load-check", official, "--json").out)
+    assert told["complete"] and told["seg_token_id"] == 400
+    (official / "added_tokens.json").write_text("{}")
+    outcome = run("load-check", official)
+    assert outcome.code == 2 and "has no [SEG]" in outcome.out
+    assert outcome.err.count("\n") == 1 and "is not complete" in outcome.err
+    assert_refused(run("load-check", tmp_path / "nowhere"), "nowhere")
+
+
 # Help ---------------------------------------------------------------------------------------------
 
 TRAIN = [["train"], ["train", "nano"], ["train", "calibrate"]]
-COMMANDS = [[], ["segment"], ["eval"], *TRAIN, ["report"], ["report", "nano"]]
+REPORT = [["report"], ["report", "nano"]]
+LARGE_MODELS = [["plan"], ["convert"], ["load-check"]]
+COMMANDS = [[], ["segment"], ["eval"], *TRAIN, *REPORT, *LARGE_MODELS]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

@@ -6,7 +6,13 @@ from dataclasses import fields
 import pytest
 import torch
 
-from lisa.model.interfaces import Batch, DecodedMasks, MaskDecoder, VisionLanguageModel
+from lisa.model.interfaces import (
+    Batch,
+    DecodedMasks,
+    MaskDecoder,
+    Pictures,
+    VisionLanguageModel,
+)
 from lisa.model.nano import ImageFeatures, NanoDecoder
 from lisa.model.vlm import NanoVlm
 
@@ -16,13 +22,29 @@ def batch(**others: torch.Tensor) -> Batch:
     return Batch(torch.zeros(1, 3, 32, 32), ids, ids.clone(), ids.clone(), **others)
 
 
-def test_a_batch_moves_whole() -> None:
-    targets = ("labels", "image_index", "phrase_ids", "masks", "known", "present")
-    full = batch(**{name: torch.ones(1, 1) for name in targets})
+def devices(value: object) -> set[str]:
+    """The kinds of devices of all tensors in a field."""
+    if isinstance(value, torch.Tensor):
+        return {value.device.type}
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return set().union(*map(devices, inside))
+
+
+@pytest.mark.parametrize("kind", [Batch, Pictures])
+def test_all_tensors_move(kind: type) -> None:
+    one = torch.ones(1, 1)
+    lists = {"vlm_inputs": [{"pixel_values": one}], "full_masks": [one], "picture_ids": [[1]]}
+    lists["sizes"] = [(1, 2)]
+    if kind is Batch:
+        lists["vlm_inputs"] = {"pixel_values": one}
+    full = kind(**{field.name: lists.get(field.name, one) for field in fields(kind)})
     moved = full.to("meta")
-    for field in fields(Batch):
-        assert getattr(moved, field.name).device.type == "meta", field.name
-        assert getattr(full, field.name).device.type == "cpu", field.name
+    for field in fields(kind):
+        before, after = getattr(full, field.name), getattr(moved, field.name)
+        if devices(before):
+            assert (devices(before), devices(after)) == ({"cpu"}, {"meta"}), field.name
+        else:
+            assert before == after
 
 
 def test_a_batch_without_targets_moves_without_them() -> None:

@@ -24,8 +24,8 @@ QUESTIONS = [
 
 
 def encode(model: LisaModel, processor: LisaProcessor, *seeds: int) -> EncodedImages:
-    pixels = processor.encode_images([picture(seed=seed) for seed in seeds])
-    return model.encode_images(pixels, torch.tensor([processor.prefix_ids()] * len(seeds)))
+    pictures = processor.encode_pictures([picture(seed=seed) for seed in seeds])
+    return model.encode_images(pictures)
 
 
 def answer(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lisa.errors import DataError
 from lisa.model.interfaces import IGNORE_LABEL, DecodedMasks
 from lisa.training.loss import (
     MaskLossWeights,
@@ -17,6 +18,9 @@ from lisa.training.loss import (
     dice_loss,
     here_loss,
     mask_loss,
+    official_bce_loss,
+    official_dice_loss,
+    official_mask_loss,
     prompt_loss,
     quality_loss,
     soft_iou,
@@ -244,3 +248,45 @@ def test_prompt_loss_of_no_prompts_is_zero() -> None:
 
 def test_prompts_taught_as_nothing_do_not_divide_by_zero() -> None:
     assert math.isfinite(float(prompt_loss(torch.ones(1, 2), torch.zeros(1, 2))))
+
+
+# ---------------------------------------------------------- as the official code has them
+
+
+def test_official_losses_of_certain_masks() -> None:
+    targets = torch.zeros(2, 4, 4)
+    targets[:, :2] = 1
+    right, wrong = targets * 200 - 100, 100 - targets * 200
+    assert official_bce_loss(right, targets) == pytest.approx(0, abs=1e-6)
+    assert official_dice_loss(right, targets) == pytest.approx(0, abs=1e-6)
+    assert official_bce_loss(wrong, targets) == pytest.approx(100)
+    assert official_dice_loss(wrong, targets) == pytest.approx(1, abs=1e-4)
+
+
+def test_official_losses_are_means_over_all_masks_of_a_batch() -> None:
+    """Three masks of one picture weigh three times as much as the one of another."""
+    torch.manual_seed(0)
+    logits, targets = torch.randn(4, 6, 5), torch.randint(0, 2, (4, 6, 5))
+    other = torch.zeros(0, 9, 9)
+    batch = official_mask_loss([logits[:3], other, logits[3:]], [targets[:3], other, targets[3:]])
+    whole = official_mask_loss([logits], [targets])
+    for name in ("mask_bce_loss", "mask_dice_loss"):
+        assert batch[name] == pytest.approx(whole[name].item(), rel=1e-6)
+    assert whole["mask_bce_loss"] == pytest.approx(
+        2 * official_bce_loss(logits, targets.float()).item(), rel=1e-6
+    )
+
+
+def test_official_losses_without_masks_are_zero_and_have_a_gradient() -> None:
+    logits = torch.zeros(0, 5, 5, requires_grad=True)
+    losses = official_mask_loss([logits], [torch.zeros(0, 5, 5)])
+    assert all(loss == 0 for loss in losses.values())
+    sum(losses.values()).backward()
+
+
+def test_official_losses_want_a_mask_for_each_seg() -> None:
+    with pytest.raises(DataError, match=r"picture 1 .* masks \[2, 5, 5\]; expected \[1, 5, 5\]"):
+        official_mask_loss(
+            [torch.zeros(1, 4, 4), torch.zeros(2, 5, 5)],
+            [torch.zeros(1, 4, 4), torch.zeros(1, 5, 5)],
+        )

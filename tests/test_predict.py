@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-import torch
 
 import lisa
 from lisa import predict
 from lisa.errors import ImageError, LisaError, ModelError, QuestionError
 from lisa.example import MAX_QUESTION_CHARACTERS
+from lisa.model.interfaces import Pictures
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import LisaProcessor
 from lisa.predict import BATCH_SIZE, REMEMBERED_IMAGES, Segmenter, fingerprint
@@ -31,9 +31,9 @@ class Counting:
         self.asked: list[int] = []
         encode, generate = model.encode_images, model.generate
 
-        def encode_images(pixels: torch.Tensor, prefix: torch.Tensor) -> Any:
-            self.encoded.append(len(pixels))
-            return encode(pixels, prefix)
+        def encode_images(pictures: Pictures) -> Any:
+            self.encoded.append(len(pictures.pixel_values))
+            return encode(pictures)
 
         def answer(images: Any, questions: Any, *others: Any, **named: Any) -> Any:
             self.asked.append(len(questions))
@@ -117,9 +117,7 @@ def test_the_segmenter_is_what_the_model_and_the_processor_say(
     segmenter: Segmenter, model: LisaModel, processor: LisaProcessor
 ) -> None:
     image = picture()
-    images = model.encode_images(
-        processor.encode_images([image]), torch.tensor([processor.prefix_ids()])
-    )
+    images = model.encode_images(processor.encode_pictures([image]))
     for question in QUESTIONS:
         (generated,) = model.generate(
             images,

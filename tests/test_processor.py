@@ -21,8 +21,8 @@ from lisa.model.interfaces import IGNORE_LABEL, DecodedMasks, Generated
 from lisa.model.processor import (
     LisaProcessor,
     add_seg_token,
-    check_seg_token,
     both_views,
+    check_seg_token,
     closer_box,
     group_by_image,
     pad,

@@ -14,6 +14,7 @@ from lisa.model.interfaces import PADDING_SEGMENT, PICTURE_SEGMENT, Batch
 from lisa.model.lisa import LisaModel
 from lisa.model.nano import ImageFeatures
 from lisa.model.processor import LisaProcessor, pad
+from lisa.model.reading import Reading
 from lisa.model.vlm import (
     CLASS,
     CONCEPT,
@@ -144,7 +145,7 @@ def test_a_prefix_is_shared_and_continued_without_being_changed(
     mask = torch.ones(3, batch.input_ids.shape[1], dtype=torch.bool)
     positions = batch.position_ids[rows, start:]
     for _ in range(2):
-        hidden = model.vlm.step(ids, prefix.cache(rows), mask, positions)
+        hidden = model.vlm.step(Reading(ids, prefix.cache(rows), mask, positions))
         torch.testing.assert_close(hidden, expected[rows, start:], rtol=0, atol=1e-4)
     assert prefix.length == start
 

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lisa import __version__
-from lisa.errors import LisaError, OutputError
+from lisa.errors import LisaError, ModelError, OutputError
 
 if TYPE_CHECKING:
     from lisa.evaluate import Evaluation
     from lisa.example import Example
+    from lisa.model.convert_official import Part
     from lisa.result import Result
 
 app = typer.Typer(
@@ -60,6 +61,22 @@ class Protocol(StrEnum):
     teacher_forced = "teacher-forced"
 
 
+class CheckpointKind(StrEnum):
+    """What `lisa convert` can be told that its source is."""
+
+    lisa = "lisa"
+    lora = "lora"
+    llava = "llava"
+    sam = "sam"
+
+
+class Template(StrEnum):
+    """How an official checkpoint wants its questions written."""
+
+    llava_v1 = "llava_v1"
+    llava_llama_2 = "llava_llama_2"
+
+
 ModelOption = Annotated[
     str,
     typer.Option(help="The embedded model [b]nano[/b], or a directory with a saved model."),
@@ -68,6 +85,30 @@ DeviceOption = Annotated[
     str,
     typer.Option(
         help="[b]auto[/b] (a GPU if there is one), [b]cpu[/b], [b]cuda[/b], [b]cuda:1[/b], …"
+    ),
+]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="[b]float32[/b], [b]bfloat16[/b] or [b]float16[/b]; for models of full size.",
+        show_default=False,
+    ),
+]
+DeviceMapOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="[b]auto[/b] spreads a model of full size over the GPUs, the memory and the disk.",
+        show_default=False,
+    ),
+]
+QuantizeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BITS",
+        help="[b]8bit[/b] or [b]4bit[/b]: hold the language model of a full-size LISA so.",
+        show_default=False,
     ),
 ]
 
@@ -137,6 +178,9 @@ def segment(
     ] = False,
     model: ModelOption = "nano",
     device: DeviceOption = "auto",
+    dtype: DtypeOption = None,
+    device_map: DeviceMapOption = None,
+    quantize: QuantizeOption = None,
     answer: Annotated[
         str | None,
         typer.Option(
@@ -183,7 +227,9 @@ def segment(
     picture = load_image(image)
     path = out if out is not None else image.parent / f"{image.stem}.lisa.png"
     _require_folder(path)
-    segmenter = predict.load(model, device=_device(device))
+    segmenter = predict.load(
+        model, _device(device), dtype=dtype, device_map=device_map, quantize=quantize
+    )
     result = replace(segmenter.segment(picture, question, answer=answer), name=str(image))
     written = bool(result.masks) or out is not None
     if written:
@@ -234,6 +280,9 @@ def evaluate(
     ] = None,
     model: ModelOption = "nano",
     device: DeviceOption = "auto",
+    dtype: DtypeOption = None,
+    device_map: DeviceMapOption = None,
+    quantize: QuantizeOption = None,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", metavar="FILE", help="Write the scores here.", show_default=False),
@@ -281,7 +330,9 @@ def evaluate(
     if json_file is not None:
         _require_folder(json_file)
     examples = _open_dataset(dataset, root, split)
-    segmenter = predict.load(model, device=_device(device))
+    segmenter = predict.load(
+        model, _device(device), dtype=dtype, device_map=device_map, quantize=quantize
+    )
     evaluation = measure.evaluate(
         segmenter,
         examples,
@@ -306,6 +357,184 @@ def _open_dataset(name: DatasetName, root: Path, split: str | None) -> "Sequence
     from lisa.data.reasonseg import ReasonSeg
 
     return {DatasetName.reasonseg: ReasonSeg}[name](root, split)
+
+
+@app.command("plan")
+def plan_memory(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="[b]nano[/b], or a directory: a model of ours, or an official checkpoint.",
+            show_default=False,
+        ),
+    ] = None,
+    vlm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Plan a model of parts: its language side.", show_default=False
+        ),
+    ] = None,
+    decoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Plan a model of parts: its mask decoder.", show_default=False
+        ),
+    ] = None,
+    tokens: Annotated[
+        int,
+        typer.Option(min=1, help="Of picture, question and answer: what a question takes."),
+    ] = 1024,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object, in bytes.")
+    ] = False,
+) -> None:
+    """Tell how much memory a model will take, part by part, before anything is loaded.
+
+    Reads configurations only. Says for each precision whether it fits this machine.
+
+    \b
+    [b]Examples[/b]
+      lisa plan nano
+      lisa plan LISA-7B-v1
+      lisa plan --vlm Qwen3-VL-4B-Instruct --decoder sam2.1-hiera-large --json
+    """
+    from lisa.model.plan import plan
+
+    planned = plan(model, vlm=vlm, decoder=decoder, tokens=tokens)
+    typer.echo(json.dumps(planned.to_dict()) if as_json else str(planned))
+
+
+@app.command("convert")
+def convert_checkpoint(
+    source: Annotated[
+        Path, typer.Argument(help="A checkpoint of another project: a directory or a weight file.")
+    ],
+    destination: Annotated[
+        Path, typer.Argument(metavar="DEST", help="The directory to make; it must not exist.")
+    ],
+    kind: Annotated[
+        CheckpointKind | None,
+        typer.Option(
+            help="What the source is, if its names should not decide: an official LISA, the output "
+            "of the official training, a LLaVA, a segment-anything file.",
+            show_default=False,
+        ),
+    ] = None,
+    vision_tower: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The CLIP model that the checkpoint was made with "
+            "(openai/clip-vit-large-patch14), which it does not contain.",
+            show_default="the one that config.json names, beside the source",
+        ),
+    ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="For training output: the LLaVA that training started from.",
+            show_default=False,
+        ),
+    ] = None,
+    decoder: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="For a LLaVA: a segment-anything file, to make an untrained LISA of both.",
+            show_default=False,
+        ),
+    ] = None,
+    alpha: Annotated[
+        float, typer.Option(help="For training output: alpha of its low-rank factors.")
+    ] = 16.0,
+    conversation: Annotated[
+        Template, typer.Option(help="The template that questions are written with.")
+    ] = Template.llava_v1,
+) -> None:
+    """Make a model directory from an official checkpoint.
+
+    Takes official LISA directories, what their training leaves behind, LLaVA directories, and
+    segment-anything files. Copies tensor by tensor and prints what went where. A tensor that is
+    missing or left over is an error, and then nothing is written.
+
+    \b
+    [b]Examples[/b]
+      lisa convert LISA-7B-v1 lisa-7b --vision-tower clip-vit-large-patch14
+      lisa convert pytorch_model.bin mine --base LLaVA-7B --vision-tower clip-vit-large-patch14
+      lisa convert sam_vit_h_4b8939.pth sam-huge
+    """
+    from lisa.model.convert_official import convert
+    from lisa.model.official import Kind
+
+    conversion = convert(
+        source,
+        destination,
+        kind=None if kind is None else Kind[kind.name],
+        vision_tower=vision_tower,
+        base=base,
+        decoder=decoder,
+        alpha=alpha,
+        conversation=conversation.value,
+    )
+    rows = [
+        (part.name, Path(part.source).name, part.destination, f"{part.tensors:,}", _mebibytes(part))
+        for part in conversion.parts
+    ]
+    _print_table(("part", "from", "to", "tensors", "MiB"), rows)
+    if conversion.left_out:
+        typer.echo(f"{len(conversion.left_out)} tensors left out: they are computed or not needed")
+    typer.echo(f"'{destination}' is {conversion.result}, made from {conversion.kind}")
+
+
+def _mebibytes(part: "Part") -> str:
+    """The size of a converted part."""
+    return f"{part.bytes / 2**20:,.1f}"
+
+
+def _print_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout, as wide as it needs to be; its last two columns are numbers."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD)
+    for place, name in enumerate(heading):
+        table.add_column(name, justify="left" if place < len(heading) - 2 else "right")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(markup=False)
+    console.width = max(console.width, 120)
+    console.print(table)
+
+
+@app.command("load-check")
+def check_checkpoint(
+    path: Annotated[
+        str,
+        typer.Argument(metavar="DIR", help="A model directory, or a weight file; or [b]nano[/b]."),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Tell what a directory is and whether it is complete, without loading it.
+
+    Recognises models of ours, official LISA directories, unmerged training output, LLaVA and
+    segment-anything. Reads headers only. An incomplete checkpoint is an error, after the report.
+
+    \b
+    [b]Examples[/b]
+      lisa load-check nano
+      lisa load-check LISA-7B-v1 --json
+    """
+    from lisa.model.build import EMBEDDED, model_directory
+    from lisa.model.load_check import load_check
+
+    found = load_check(model_directory(path) if path == EMBEDDED else Path(path))
+    typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
+    if not found.complete:
+        more = f" (and {len(found.problems) - 1} more)" if len(found.problems) > 1 else ""
+        raise ModelError(f"'{path}' is not complete: {found.problems[0]}{more}")
 
 
 @train_app.callback()

@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, repeat
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar, overload
 
@@ -25,10 +25,11 @@ from torch import Tensor
 from lisa.errors import LisaError, QuestionError
 from lisa.example import check_question
 from lisa.image import ImageSource, load_image
-from lisa.model.build import EMBEDDED, build
+from lisa.model.build import EMBEDDED, Processor, build
 from lisa.model.interfaces import Generated
 from lisa.model.lisa import EncodedImages, LisaModel
-from lisa.model.processor import LisaProcessor, both_views, closer_box
+from lisa.model.precision import DeviceMap, Precision
+from lisa.model.processor import both_views, closer_box
 from lisa.result import Mask, Result
 
 REMEMBERED_IMAGES = 4
@@ -67,7 +68,7 @@ class Segmenter:
     """
 
     def __init__(
-        self, model: LisaModel, processor: LisaProcessor, name: str = "", load_seconds: float = 0.0
+        self, model: LisaModel, processor: Processor, name: str = "", load_seconds: float = 0.0
     ) -> None:
         self.model, self.processor, self.name = model, processor, name
         self.load_seconds = load_seconds
@@ -192,6 +193,7 @@ class Segmenter:
             [self.processor.question_ids(one.question) for one in asked],
             [one.image_index for one in asked],
             end_token_id=self.processor.end_token_id,
+            max_new_tokens=self.processor.max_new_tokens,
             answers=[
                 None if one.answer is None else self.processor.answer_ids(one.answer)
                 for one in asked
@@ -201,10 +203,10 @@ class Segmenter:
     def _decode(self, answer: Generated, picture: Image.Image) -> tuple[str, tuple[Mask, ...]]:
         """An answer's text and masks; each mask is looked at once more, from closer by."""
         text, masks = self.processor.decode(answer, (picture.height, picture.width))
-        looked = map(
-            self._look_closer, repeat(picture), masks, answer.masks.low_res_masks, answer.prompts
-        )
-        return text, tuple(looked)
+        if self.processor.looks_closer:
+            views = zip(masks, answer.masks.low_res_masks, answer.prompts, strict=True)
+            masks = tuple(self._look_closer(picture, *view) for view in views)
+        return text, masks
 
     @torch.inference_mode()
     def _look_closer(self, picture: Image.Image, mask: Mask, whole: Tensor, prompt: Tensor) -> Mask:
@@ -212,10 +214,10 @@ class Segmenter:
         box = closer_box(mask.mask)
         if box is None:
             return mask
-        pixels = self.processor.encode_images([picture.crop(box)]).to(self.model.device)
+        pixels = self.processor.encode_pictures([picture.crop(box)]).pixel_values
         decoder = self.model.decoder
         row = torch.zeros(1, dtype=torch.long, device=self.model.device)
-        seen = decoder.decode(decoder.encode_image(pixels), prompt[None], row)
+        seen = decoder.decode(decoder.encode_image(pixels.to(self.model.device)), prompt[None], row)
         (score,) = self.processor.scores(seen.iou_logits)
         left, top, right, bottom = box
         both = both_views(whole, seen.low_res_masks[0], box, (picture.height, picture.width))
@@ -238,9 +240,8 @@ class Segmenter:
         return self._remembered[key]
 
     def _run_encoder(self, pictures: Sequence[Image.Image]) -> EncodedImages:
-        device = self.model.device
-        prefix = torch.tensor([self.processor.prefix_ids()] * len(pictures), device=device)
-        return self.model.encode_images(self.processor.encode_images(pictures).to(device), prefix)
+        encoded = self.processor.encode_pictures(pictures)
+        return self.model.encode_images(encoded.to(self.model.device))
 
 
 class Chat:
@@ -309,16 +310,28 @@ def source_name(source: ImageSource) -> str:
     return os.fsdecode(source) if isinstance(source, str | os.PathLike) else ""
 
 
-def load(model: str | Path = EMBEDDED, device: str | None = None) -> Segmenter:
+def load(
+    model: str | Path = EMBEDDED,
+    device: str | None = None,
+    *,
+    dtype: str | None = None,
+    device_map: DeviceMap | None = None,
+    quantize: str | None = None,
+) -> Segmenter:
     """Load a model: ``"nano"``, the embedded one, or a directory.
 
     Args:
         model: name or directory.
         device: "cpu", "cuda", "cuda:1" ...; None takes a GPU if there is one.
+        dtype: "float32", "bfloat16" or "float16", for models of full size.
+        device_map: "auto" spreads a model of full size over the GPUs, the memory and the disk.
+        quantize: "8bit" or "4bit" for the layers of a full-size language model.
 
     Raises:
-        ModelError: no such model, damaged weights, or no such device.
+        ModelError: no such model, damaged weights, no such device, an unknown precision, or one
+            that the model cannot have.
     """
     started = time.perf_counter()
-    built, processor = build(model, device)
+    precision = Precision(dtype=dtype, device_map=device_map, quantize=quantize)
+    built, processor = build(model, device, precision)
     return Segmenter(built, processor, name=str(model), load_seconds=time.perf_counter() - started)

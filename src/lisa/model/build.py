@@ -19,9 +19,12 @@ import torch
 from lisa.errors import ModelError
 from lisa.model.config import LisaConfig
 from lisa.model.lisa import LisaModel
+from lisa.model.precision import DEFAULT, Precision, load_model
 from lisa.model.processor import LisaProcessor
+from lisa.model.processor_full import FullSizeProcessor
 from lisa.model.weights import check_complete, read_weights
 
+Processor = LisaProcessor | FullSizeProcessor
 EMBEDDED = "nano"
 logger = logging.getLogger("lisa")
 
@@ -103,20 +106,27 @@ def blaming(path: Path) -> Iterator[None]:
 
 
 def build(
-    model: str | Path = EMBEDDED, device: str | None = None
-) -> tuple[LisaModel, LisaProcessor]:
+    model: str | Path = EMBEDDED, device: str | None = None, precision: Precision = DEFAULT
+) -> tuple[LisaModel, Processor]:
     """Load a model and its processor, ready to answer.
 
     Args:
         model: "nano" or a directory.
         device: "cpu", "cuda", "cuda:1" ...; None or "auto" takes a GPU if there is one.
+        precision: number format, quantisation and spreading over devices; full size only.
 
     Raises:
-        ModelError: the model is unknown, incomplete or damaged, or the device is not there.
+        ModelError: the model is unknown, incomplete or damaged, the device is not there, or the
+            model cannot have the precision.
     """
     directory = model_directory(model)
     chosen = pick_device(device)
     config = read_config(directory)
+    if config.full_size:
+        read = FullSizeProcessor.from_directory(directory, config)
+        return load_model(empty_model(config, directory), directory, chosen, precision), read
+    if not precision.plain:
+        raise ModelError(f"model '{model}' runs in float32 on one device; expected no {precision}")
     processor = LisaProcessor.from_directory(directory, config)
     loaded = assemble_model(config, directory)
     torch.nn.Module.to(loaded, chosen)  # without the checks of PreTrainedModel for packed weights

@@ -1,16 +1,19 @@
 """``LisaConfig``: a vision-language part, a mask decoder, and the head between them.
 
-Sizes live here and nowhere else, and the ``[SEG]`` token is spelled here and nowhere else. This
-file knows numbers and names, and which of them go together; it builds nothing.
+Two kinds of model have this configuration: nano, whose parts are this project's own, and models of
+full size, whose parts are two models of ``transformers``. Sizes live here and nowhere else, and the
+``[SEG]`` token is spelled here and nowhere else. This file knows numbers and names, and which of
+them go together; it builds nothing.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from transformers import LlamaConfig, PretrainedConfig
+from transformers import AutoConfig, LlamaConfig, PretrainedConfig
 
 from lisa.errors import ModelError
 
@@ -25,6 +28,10 @@ DECODER_SIZES: dict[str, int] = {
     "context_blocks": 4,
     "fused_blocks": 3,
 }
+PROJECTORS = ("own", "linear")
+CONVERSATIONS = ("nano", "llava_v1", "llava_llama_2", "chat")
+COMPATIBILITIES = ("", "official")
+
 TINY_DECODER_SIZES: dict[str, int] = {
     "width": 32,
     "heads": 2,
@@ -54,6 +61,14 @@ class LisaConfig(PretrainedConfig):
         score_scale: the logit of a mask's estimated IoU is multiplied by this, more than 0 ...
         score_bias: ... and this is added, so that scores mean what they say (training/calibrate).
         trained_on: what the weights have seen; written by training, printed by the model card.
+        vlm: a model of full size has its language side here: the fields of a ``transformers``
+            configuration, its ``model_type`` among them. The nano fields then have no meaning.
+        mask_decoder: the same of a model of the SAM family; given if and only if ``vlm`` is.
+        projector: "own", or "linear" for a single layer from vision tower to language model, as
+            official LISA has it.
+        conversation: how questions are written: "nano", the templates "llava_v1" and
+            "llava_llama_2", or "chat", the tokenizer's own.
+        compat: "official" reproduces defects of the official code; "" does not.
 
     Raises:
         ModelError: a field has the wrong type or a value that nothing can be built from.
@@ -77,6 +92,11 @@ class LisaConfig(PretrainedConfig):
         score_scale: float = 1.0,
         score_bias: float = 0.0,
         trained_on: list[str] | None = None,
+        vlm: dict[str, Any] | None = None,
+        mask_decoder: dict[str, Any] | None = None,
+        projector: str = "own",
+        conversation: str = "nano",
+        compat: str = "",
         **kwargs: Any,
     ) -> None:
         check_type("language", language, dict | None)
@@ -95,17 +115,40 @@ class LisaConfig(PretrainedConfig):
         self.score_scale = score_scale
         self.score_bias = score_bias
         self.trained_on = trained_on or []
+        self.vlm = vlm
+        self.mask_decoder = mask_decoder
+        self.projector = projector
+        self.conversation = conversation
+        self.compat = compat
         self._check()
         super().__init__(**kwargs)
 
-    def language_config(self) -> LlamaConfig:
+    @property
+    def full_size(self) -> bool:
+        """Whether the parts are two models of ``transformers`` rather than nano's own."""
+        return self.vlm is not None
+
+    def vlm_config(self) -> PretrainedConfig:
+        """The vision-language model of full size, as ``transformers`` wants it."""
+        assert self.vlm is not None
+        return as_config("vlm", self.vlm)
+
+    def mask_decoder_config(self) -> PretrainedConfig:
+        """The mask decoder of full size, as ``transformers`` wants it."""
+        assert self.mask_decoder is not None
+        return as_config("mask_decoder", self.mask_decoder)
+
+    def language_config(self) -> PretrainedConfig:
         """The language model's part, as ``transformers`` wants it."""
+        if self.full_size:
+            return self.vlm_config().get_text_config()
         return LlamaConfig(**self.language)
 
     @property
     def tie_word_embeddings(self) -> bool:
         """Whether the language model's input table is its output table, too."""
-        return bool(self.language_config().tie_word_embeddings)
+        source = self.vlm_config() if self.full_size else self.language_config()
+        return bool(source.tie_word_embeddings)
 
     @property
     def visual_tokens(self) -> int:
@@ -138,9 +181,45 @@ class LisaConfig(PretrainedConfig):
         }
         return cls(**(settings | changes))
 
+    @classmethod
+    def from_parts(
+        cls,
+        vlm: PretrainedConfig | Mapping[str, Any] | str | Path,
+        decoder: PretrainedConfig | Mapping[str, Any] | str | Path,
+        **changes: Any,
+    ) -> LisaConfig:
+        """A model of full size from a vision-language model and a mask decoder.
+
+        ``[SEG]`` becomes the token after the vision-language model's own, unless ``seg_token_id``
+        is among the changes.
+
+        Args:
+            vlm: a configuration of ``transformers``, its fields, a local directory with a
+                ``config.json``, or the name of a model on the Hugging Face hub.
+            decoder: the same of a model of the SAM family.
+            changes: further fields.
+
+        Raises:
+            ModelError: one of the two cannot be read, or they do not go together.
+        """
+        language, masks = as_config("vlm", vlm), as_config("mask_decoder", decoder)
+        text = language.get_text_config()
+        seg_token_id = changes.setdefault("seg_token_id", text.vocab_size)
+        text.vocab_size = max(text.vocab_size, seg_token_id + 1)
+        settings: dict[str, Any] = {
+            "vlm": fields_of(language),
+            "mask_decoder": fields_of(masks),
+            "prompt_size": masks.mask_decoder_config.hidden_size,
+            "image_size": picture_side(masks),
+            "conversation": "chat",
+        }
+        return cls(**(settings | changes))
+
     def _check(self) -> None:
-        check_count("prompt_size", self.prompt_size, 2, multiple_of=2)
-        check_count("image_size", self.image_size, IMAGE_STRIDE, multiple_of=IMAGE_STRIDE)
+        halves, stride = (1, 1) if self.full_size else (2, IMAGE_STRIDE)
+        check_count("prompt_size", self.prompt_size, halves, multiple_of=halves)
+        check_count("image_size", self.image_size, stride, multiple_of=stride)
+        self._check_parts()
         check_count("grid", self.grid, 1)
         check_count("found_tokens", self.found_tokens, 1)
         check_count("found_concepts", self.found_concepts, 0)
@@ -160,6 +239,52 @@ class LisaConfig(PretrainedConfig):
             check_type(name, getattr(self, name), list)
             for text in getattr(self, name):
                 check_type(f"each of {name}", text, str)
+
+    def _check_parts(self) -> None:
+        """The fields of models of full size."""
+        check_type("vlm", self.vlm, dict | None)
+        check_type("mask_decoder", self.mask_decoder, dict | None)
+        if (self.vlm is None) != (self.mask_decoder is None):
+            raise unfit("mask_decoder", self.mask_decoder, "it to be given if and only if vlm is")
+        check_choice("projector", self.projector, PROJECTORS)
+        check_choice("conversation", self.conversation, CONVERSATIONS)
+        check_choice("compat", self.compat, COMPATIBILITIES)
+
+
+def as_config(name: str, source: PretrainedConfig | Mapping[str, Any] | str | Path) -> Any:
+    """A configuration of ``transformers`` from its fields, or from where ``config.json`` is.
+
+    Raises:
+        ModelError: ``transformers`` does not know it.
+    """
+    try:
+        if isinstance(source, PretrainedConfig):
+            return type(source).from_dict(source.to_dict())
+        if isinstance(source, Mapping):
+            fields = dict(source)
+            return AutoConfig.for_model(fields.pop("model_type"), **fields)
+        return AutoConfig.from_pretrained(str(source))
+    except Exception as error:  # transformers raises many types, by field
+        reason = " ".join(str(error).split())[:200]
+        shown = str(source) if isinstance(source, str | Path) else "its fields"
+        raise unfit(name, shown, f"a configuration of transformers ({reason})") from error
+
+
+def fields_of(config: PretrainedConfig) -> dict[str, Any]:
+    """A configuration as plain fields that ``as_config`` reads."""
+    return config.to_dict() | {"model_type": config.model_type}
+
+
+def picture_side(decoder: PretrainedConfig) -> int:
+    """The side in pixels of the square that a model of the SAM family takes."""
+    side = decoder.prompt_encoder_config.image_size
+    return int(side if isinstance(side, int) else max(side))
+
+
+def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
+    """One of the known names."""
+    if value not in known:
+        raise unfit(name, value, ", ".join(repr(one) for one in known))
 
 
 def check_decoder(sizes: Mapping[str, int]) -> None:

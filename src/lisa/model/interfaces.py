@@ -1,17 +1,19 @@
 """What travels between the stations, and the two contracts of the model's parts.
 
-``Batch`` goes into the model and ``Output`` comes out. A row of a batch is one picture with all the
-questions about it: the picture's tokens stand first, the questions follow, and no question sees
-another (``segments``). This file knows shapes; it computes nothing.
+``Batch`` goes into the model and ``Output`` comes out. A row of nano's batch is one picture with
+all the questions about it: the picture's tokens stand first, the questions follow, and no question
+sees another (``segments``). A row of a batch of full size is one conversation about one picture
+(``row_image``). This file knows shapes; it computes nothing.
 
-Letters: B pictures, T tokens in the longest row, N targets in the whole batch, S side of the
-model's square picture, H width of the language model, P width of a prompt, V visual tokens.
+Letters: B pictures, R rows (nano: R = B), T tokens in the longest row, N targets in the whole
+batch, S side of the decoder's square picture, H width of the language model, P width of a prompt, V
+visual tokens.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,21 +27,53 @@ PICTURE_SEGMENT = 0
 class Batch:
     """Pictures and questions as tensors."""
 
-    pixel_values: Tensor  # [B, 3, S, S] in [-1, 1]
-    input_ids: Tensor  # [B, T]; visual positions hold the padding id and are replaced
-    segments: Tensor  # [B, T] 0 = picture, k = the row's k-th question, -1 = padding
-    position_ids: Tensor  # [B, T] restarts after the picture for each question
-    labels: Tensor | None = None  # [B, T] the answers' ids, -100 elsewhere
+    pixel_values: Tensor  # [B, 3, S, S] as the decoder takes it (nano: in [-1, 1])
+    input_ids: Tensor  # [R, T]; what stands at visual positions is replaced
+    segments: Tensor  # [R, T] 0 = picture, k = the row's k-th question, -1 = never looked at
+    position_ids: Tensor  # [R, T] nano: restarts after the picture for each question
+    labels: Tensor | None = None  # [R, T] the answers' ids, -100 elsewhere
     image_index: Tensor | None = None  # [N] row of each target's picture
     phrase_ids: Tensor | None = None  # [N, L] what each target is called, padded with -1
     masks: Tensor | None = None  # [N, S/4, S/4] the target's share of each low-resolution pixel
     known: Tensor | None = None  # [N] bool: the mask is known (where not, ``masks`` holds zeros)
     present: Tensor | None = None  # [N] bool: the target is in the picture, its answer has a [SEG]
+    # Full size only:
+    row_image: Tensor | None = None  # [R] the picture of each row
+    vlm_inputs: dict[str, Tensor] | None = None  # what the vision tower reads, row after row
+    sizes: list[tuple[int, int]] | None = None  # (height, width) of the B pictures
+    full_masks: list[Tensor] | None = None  # B of [n, H, W]: the target of each [SEG], in order
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on ``device``."""
-        moved = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{k: v.to(device) for k, v in moved.items() if v is not None})
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: moved(value, device) for name, value in values.items()})
+
+
+def moved(value: Any, device: torch.device | str) -> Any:
+    """Tensors, and those in lists and tables, on ``device``; anything else as it is."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, list):
+        return [moved(item, device) for item in value]
+    if isinstance(value, dict):
+        return {key: moved(item, device) for key, item in value.items()}
+    return value
+
+
+@dataclass
+class Pictures:
+    """Pictures alone, as tensors; what ``LisaModel.encode_images`` takes."""
+
+    pixel_values: Tensor  # [B, 3, S, S] as the decoder takes it
+    prefix_ids: Tensor | None = None  # nano: [B, V + ...] the row's tokens up to the question
+    # Full size only:
+    vlm_inputs: list[dict[str, Tensor]] | None = None  # what the vision tower reads of each
+    picture_ids: list[list[int]] | None = None  # the tokens that stand for each
+
+    def to(self, device: torch.device | str) -> Pictures:
+        """The same pictures on ``device``."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: moved(value, device) for name, value in values.items()})
 
 
 @dataclass
@@ -48,7 +82,7 @@ class DecodedMasks:
 
     low_res_masks: Tensor  # [N, S/4, S/4] logits
     iou_logits: Tensor  # [N] sigmoid = predicted IoU of the mask, 0 where the thing is absent
-    similarity: Tensor  # [N, S/32, S/32] logits of "here", before the decoder refines it
+    similarity: Tensor  # [N, S/32, S/32] logits of "here", before refinement; SAM: [N, 0, 0]
 
     def select(self, which: Tensor) -> DecodedMasks:
         """The prompts that ``which`` (indices, or bool [N]) picks."""
@@ -59,9 +93,9 @@ class DecodedMasks:
 class Output:
     """What a forward pass over given answers returns."""
 
-    logits: Tensor  # [K, vocabulary] where the next token is supervised (all positions: K = B * T)
+    logits: Tensor  # [K, vocabulary] where the next token is supervised (all positions: K = R * T)
     seg_prompts: Tensor  # [M, P] one for each [SEG], row by row, left to right
-    seg_rows: Tensor  # [M] the row (picture) of each [SEG]
+    seg_rows: Tensor  # [M] the row of each [SEG]
     masks: DecodedMasks  # of the M prompts
 
 
@@ -87,16 +121,24 @@ FeaturesRead = TypeVar("FeaturesRead", bound=ImageFeaturesLike, contravariant=Tr
 
 
 class VisionLanguageModel(Protocol[FeaturesRead]):
-    """Reads a picture and text; its last hidden states are all that the head needs."""
+    """Reads a picture and text; its last hidden states are all that the head needs.
+
+    ``generate`` needs three steps more: ``keep`` pictures, ``open`` questions about them, and
+    ``step`` through the ``Reading`` that this gives.
+    """
 
     hidden_size: int
 
-    def visual_embeddings(self, features: FeaturesRead) -> Tensor:
-        """Visual tokens [B, V, H] of pictures the decoder has encoded."""
+    def visual_embeddings(self, features: FeaturesRead) -> Tensor | None:
+        """Visual tokens [B, V, H] of pictures the decoder has encoded; None: it has own eyes."""
         ...
 
     def hidden_states(self, batch: Batch, visual: Tensor) -> Tensor:
-        """Last hidden states [B, T, H] of a batch's rows."""
+        """Last hidden states [R, T, H] of a batch's rows."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token logits [.., vocabulary]."""
         ...
 
 

@@ -10,16 +10,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lisa.model.config import LisaConfig
+from lisa.model.decoder_sam import SamDecoder
 from lisa.model.head import EmbeddingAsMask, pick_seg_hidden
-from lisa.model.interfaces import IGNORE_LABEL, Batch, DecodedMasks, Generated, Output
-from lisa.model.nano import ImageFeatures, NanoDecoder
-from lisa.model.vlm import NanoVlm, Prefix
+from lisa.model.interfaces import (
+    IGNORE_LABEL,
+    Batch,
+    DecodedMasks,
+    Generated,
+    ImageFeaturesLike,
+    Output,
+    Pictures,
+)
+from lisa.model.nano import NanoDecoder
+from lisa.model.vlm import NanoVlm
+from lisa.model.vlm_hf import HfVlm
 
 # One matrix under two names, where the configuration says so: the copy and its source.
 TIED_WEIGHTS = {"vlm.language.lm_head.weight": "vlm.language.model.embed_tokens.weight"}
@@ -29,12 +40,12 @@ TIED_WEIGHTS = {"vlm.language.lm_head.weight": "vlm.language.model.embed_tokens.
 class EncodedImages:
     """Pictures as the model keeps them: for the decoder, and for the language model."""
 
-    features: ImageFeatures
-    prefix: Prefix
+    features: ImageFeaturesLike
+    prefix: Any  # what the language side keeps
 
 
 class LisaModel(PreTrainedModel):
-    """A vision-language model, a head and a mask decoder.
+    """A vision-language model, a head and a mask decoder: nano's own, or those of full size.
 
     Raises:
         ModelError: the parts of ``config`` do not go together.
@@ -43,11 +54,17 @@ class LisaModel(PreTrainedModel):
     config_class = LisaConfig
     base_model_prefix = "lisa"
     _tied_weights_keys = TIED_WEIGHTS
+    decoder: Any  # a ``MaskDecoder``
+    vlm: Any  # a ``VisionLanguageModel``
 
     def __init__(self, config: LisaConfig) -> None:
         super().__init__(config)
-        self.decoder = NanoDecoder(prompt_size=config.prompt_size, **config.decoder)
-        self.vlm = NanoVlm(config)
+        if config.full_size:
+            self._tied_weights_keys = {}  # the parts know their own
+            self.decoder, self.vlm = SamDecoder(config), HfVlm(config)
+        else:
+            self.decoder = NanoDecoder(prompt_size=config.prompt_size, **config.decoder)
+            self.vlm = NanoVlm(config)
         self.head = EmbeddingAsMask(self.vlm.hidden_size, config.prompt_size)
         self.post_init()
 
@@ -66,13 +83,14 @@ class LisaModel(PreTrainedModel):
         """
         features = self.decoder.encode_image(batch.pixel_values)
         visual = self.vlm.visual_embeddings(features)  # [B, V, H]
-        hidden = self.vlm.hidden_states(batch, visual)  # [B, T, H]
+        hidden = self.vlm.hidden_states(batch, visual)  # [R, T, H]
         logits, seg_prompts, seg_rows = self.read(hidden, batch)
-        masks = self.decoder.decode(features, seg_prompts, seg_rows)
+        image_index = seg_rows if batch.row_image is None else batch.row_image[seg_rows]
+        masks = self.decoder.decode(features, seg_prompts, image_index)
         return Output(logits, seg_prompts, seg_rows, masks)
 
     def read(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """What hidden states [B, T, H] say: logits, prompts and their rows, as ``Output`` has."""
+        """What hidden states [R, T, H] say: logits, prompts and their rows, as ``Output`` has."""
         seg_hidden, seg_rows = pick_seg_hidden(hidden, batch.input_ids, self.config.seg_token_id)
         spoken = hidden[predicts_supervised(batch)]  # [K, H]
         return self.vlm.logits(spoken), self.head(seg_hidden), seg_rows
@@ -93,11 +111,11 @@ class LisaModel(PreTrainedModel):
         return self.vlm.projector.name_prompt(self.vlm.name_embeddings(phrase_ids))
 
     @torch.inference_mode()
-    def encode_images(self, pixel_values: Tensor, prefix_ids: Tensor) -> EncodedImages:
-        """Pictures [B, 3, S, S], and the row's tokens up to the question [B, V + ...]."""
-        features = self.decoder.encode_image(pixel_values)
+    def encode_images(self, pictures: Pictures) -> EncodedImages:
+        """Pictures, kept for any number of questions about them."""
+        features = self.decoder.encode_image(pictures.pixel_values)
         visual = self.vlm.visual_embeddings(features)
-        return EncodedImages(features, self.vlm.encode_prefix(prefix_ids, visual))
+        return EncodedImages(features, self.vlm.keep(pictures, visual))
 
     @torch.inference_mode()
     def generate(
@@ -126,7 +144,7 @@ class LisaModel(PreTrainedModel):
         """
         if not questions:
             return []
-        rows = torch.tensor(list(image_index), device=images.features.fused.device)
+        rows = torch.tensor(list(image_index), device=self.device)
         started = [
             Answer(None if given is None else list(given), max_new_tokens)
             for given in answers or [None] * len(questions)
@@ -136,35 +154,30 @@ class LisaModel(PreTrainedModel):
 
     def answer(
         self,
-        prefix: Prefix,
+        prefix: Any,
         rows: Tensor,
         questions: Sequence[Sequence[int]],
         answers: list[Answer],
         end_token_id: int,
     ) -> list[Answer]:
         """Greedy decoding of all questions side by side, with one cache, until all have ended."""
-        ids, known = pad_left(questions, rows)
-        cache = prefix.cache(rows)
-        mask = torch.cat([known.new_ones(len(rows), prefix.length), known], 1)
-        positions = prefix.length + (known.long().cumsum(1) - 1).clamp(min=0)
+        reading = self.vlm.open(prefix, rows, questions)
         while True:
-            hidden = self.vlm.step(ids, cache, mask, positions)[:, -1]  # [N, H]
+            hidden = self.vlm.step(reading)[:, -1]  # [N, H]
             chosen = self.vlm.logits(hidden).argmax(-1).tolist()
             for answer, state, token in zip(answers, hidden, chosen, strict=True):
                 answer.take(state, token, self.config.seg_token_id, end_token_id)
             if all(answer.ended for answer in answers):
                 return answers
-            ids = rows.new_tensor([[answer.last] for answer in answers])
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
-            positions = positions[:, -1:] + 1
+            reading = reading.then([answer.last for answer in answers])
 
     def _segment(
-        self, features: ImageFeatures, rows: Tensor, answers: Sequence[Answer]
+        self, features: ImageFeaturesLike, rows: Tensor, answers: Sequence[Answer]
     ) -> list[Generated]:
         """Each answer with its masks; answer n is about picture ``rows[n]``."""
         counts = [len(answer.seg_hidden) for answer in answers]
         seg_hidden = [hidden for answer in answers for hidden in answer.seg_hidden]
-        nothing = features.fused.new_zeros(0, self.vlm.hidden_size)
+        nothing = torch.zeros(0, self.vlm.hidden_size, dtype=self.dtype, device=rows.device)
         prompts = self.head(torch.stack(seg_hidden) if seg_hidden else nothing)  # [M, P]
         image_index = rows.repeat_interleave(rows.new_tensor(counts))  # [M]
         masks = split_masks(self.decoder.decode(features, prompts, image_index), counts)
@@ -200,16 +213,8 @@ class Answer:
         return self.given[length] if length < len(self.given) else end_token_id
 
 
-def pad_left(questions: Sequence[Sequence[int]], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Ids [N, L] with zeros before the shorter ones, and where the real ones are [N, L] bool."""
-    length = max(len(question) for question in questions)
-    ids = like.new_tensor([[0] * (length - len(q)) + list(q) for q in questions])
-    known = like.new_tensor([[0] * (length - len(q)) + [1] * len(q) for q in questions]).bool()
-    return ids, known
-
-
 def predicts_supervised(batch: Batch) -> Tensor:
-    """True [B, T] where the next token has a label; everywhere in a batch without labels."""
+    """True [R, T] where the next token has a label; everywhere in a batch without labels."""
     if batch.labels is None:
         return torch.ones_like(batch.input_ids, dtype=torch.bool)
     following = torch.nn.functional.pad(batch.labels[:, 1:], (0, 1), value=IGNORE_LABEL)

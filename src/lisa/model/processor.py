@@ -23,7 +23,14 @@ from torch import Tensor
 from lisa.errors import ModelError
 from lisa.example import Example
 from lisa.model.config import SEG_TOKEN, TEACHER_FORCED_ANSWER, LisaConfig
-from lisa.model.interfaces import IGNORE_LABEL, PADDING_SEGMENT, Batch, DecodedMasks, Generated
+from lisa.model.interfaces import (
+    IGNORE_LABEL,
+    PADDING_SEGMENT,
+    Batch,
+    DecodedMasks,
+    Generated,
+    Pictures,
+)
 from lisa.result import Mask
 
 START_OF_TURN = "<|im_start|>"
@@ -49,6 +56,9 @@ class LisaProcessor:
         ModelError: ``[SEG]`` is not exactly that one id, the chat markers are not there, or text
             can be mistaken for them.
     """
+
+    looks_closer = True
+    max_new_tokens = 48
 
     def __init__(self, tokenizer: Tokenizer, config: LisaConfig) -> None:
         self.tokenizer = tokenizer
@@ -186,6 +196,11 @@ class LisaProcessor:
 
     # -------------------------------------------------------------- geometry
 
+    def encode_pictures(self, images: Sequence[Image.Image]) -> Pictures:
+        """RGB pictures of any size, ready to be encoded."""
+        prefix_ids = torch.tensor([self.prefix_ids()] * len(images))
+        return Pictures(self.encode_images(images), prefix_ids)
+
     def encode_images(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB pictures of any size -> [B, 3, S, S] in [-1, 1]."""
         side = (self.config.image_size, self.config.image_size)
@@ -247,9 +262,7 @@ class LisaProcessor:
             size: (height, width) of the picture.
         """
         raw = self.read(generated.token_ids)
-        text = " ".join(raw.replace(SEG_TOKEN, " ").split())
-        text = re.sub(r" ([.,;:!?])(?= |$)", r"\1", text)
-        return text, self._decode_masks(generated.masks, phrases(raw), size)
+        return spoken_words(raw), self._decode_masks(generated.masks, phrases(raw), size)
 
     def read(self, token_ids: Sequence[int]) -> str:
         """Ids -> text with ``[SEG]`` where its token stands, and nowhere else."""
@@ -366,12 +379,18 @@ def add_seg_token(tokenizer: Tokenizer) -> int:
 # ---------------------------------------------------------------------- words
 
 
+def spoken_words(raw_answer: str) -> str:
+    """An answer without its ``[SEG]`` tokens."""
+    text = " ".join(raw_answer.replace(SEG_TOKEN, " ").split())
+    return re.sub(r" ([.,;:!?])(?= |$)", r"\1", text)
+
+
 def phrases(raw_answer: str) -> list[str]:
     """What the answer calls each mask: the words before its ``[SEG]``, without article and stop."""
-    spoken = [" ".join(words.split()) for words in raw_answer.split(SEG_TOKEN)[:-1]]
+    spoken = [" ".join(before.split()) for before in raw_answer.split(SEG_TOKEN)[:-1]]
     return [
-        re.sub(r"^(and |, )*(the |a |an )?", "", words.strip(" .,:;"), flags=re.IGNORECASE)
-        for words in spoken
+        re.sub(r"^(and |, )*(the |a |an )?", "", before.strip(" .,:;"), flags=re.IGNORECASE)
+        for before in spoken
     ]
 
 

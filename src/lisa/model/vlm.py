@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import DynamicCache, LlamaForCausalLM
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from lisa.errors import ModelError
 from lisa.model.config import LisaConfig
-from lisa.model.interfaces import PADDING_SEGMENT, PICTURE_SEGMENT, Batch
+from lisa.model.interfaces import PADDING_SEGMENT, PICTURE_SEGMENT, Batch, Pictures
 from lisa.model.nano import IMAGENET_CLASSES, FourierPosition, ImageFeatures, here_logits
+from lisa.model.reading import Reading, count_places, pad_left
 
 NAME_TOKENS = 12  # of the longest name
 CONCEPT, CLASS, PLACE = range(3)  # kinds of visual tokens
@@ -200,7 +201,7 @@ class NanoVlm(nn.Module):
 
     def __init__(self, config: LisaConfig) -> None:
         super().__init__()
-        self.language = LlamaForCausalLM(config.language_config())
+        self.language = LlamaForCausalLM(LlamaConfig(**config.language))
         if config.seg_token_id != self.language.config.vocab_size:
             raise ModelError(
                 f"seg_token_id is {config.seg_token_id}; expected {self.language.config.vocab_size}"
@@ -256,22 +257,24 @@ class NanoVlm(nn.Module):
         self.language.model(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
         return Prefix([(keys, values) for keys, values, *_ in cache])
 
-    def step(
-        self, input_ids: Tensor, cache: DynamicCache, mask: Tensor, positions: Tensor
-    ) -> Tensor:
-        """Hidden states [N, t, H] of new tokens [N, t] that follow what ``cache`` holds.
+    def keep(self, pictures: Pictures, visual: Tensor) -> Prefix:
+        """What is kept of pictures for questions about them."""
+        assert pictures.prefix_ids is not None
+        return self.encode_prefix(pictures.prefix_ids, visual)
 
-        Args:
-            input_ids: [N, t].
-            cache: grows by the new tokens.
-            mask: bool [N, cached + t], False on padding.
-            positions: [N, t].
-        """
+    def open(self, prefix: Prefix, rows: Tensor, questions: Sequence[Sequence[int]]) -> Reading:
+        """Questions, question n about picture ``rows[n]``, ready to be read."""
+        ids, known = pad_left(questions, rows)
+        mask = torch.cat([known.new_ones(len(rows), prefix.length), known], 1)
+        return Reading(ids, prefix.cache(rows), mask, prefix.length + count_places(known))
+
+    def step(self, reading: Reading) -> Tensor:
+        """Hidden states [N, t, H] of the ids that ``reading`` has not read yet."""
         return self.language.model(
-            inputs_embeds=self.embed(input_ids),
-            past_key_values=cache,
-            attention_mask=mask,
-            position_ids=positions,
+            inputs_embeds=self.embed(reading.input_ids),
+            past_key_values=reading.cache,
+            attention_mask=reading.mask,
+            position_ids=reading.positions,
             use_cache=True,
         ).last_hidden_state
 

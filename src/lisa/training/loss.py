@@ -1,17 +1,25 @@
 """The losses, beside the model: text, masks, quality (LISA §3.2, equations 3 to 5).
 
-Functions of outputs and targets. This file knows no loop, no weights but the ones given.
+Functions of outputs and targets, for lisa-nano; then those of the official code, with its
+constants, for the full-size models. This file knows no loop, no weights but the ones given.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lisa.errors import DataError
 from lisa.model.interfaces import IGNORE_LABEL, DecodedMasks
+
+# The constants of the official code.
+DICE_SCALE = 1000  # divides what its dice loss sums up
+DICE_EPSILON = 1e-6
+COUNT_EPSILON = 1e-8  # beside the number of masks in a denominator
 
 
 @dataclass(frozen=True)
@@ -116,3 +124,51 @@ def prompt_loss(prompts: Tensor, taught: Tensor) -> Tensor:
         return prompts.sum() * 0
     scale = taught.pow(2).mean(-1, keepdim=True).clamp(min=1e-6)
     return ((prompts - taught).pow(2) / scale).mean()
+
+
+# ------------------------------------------------------------------ as the official code has them
+
+
+def official_bce_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy of masks [N, H, W], mean over pixels, then over masks; 0 for N = 0."""
+    each = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").flatten(1)
+    return each.mean(1).sum() / (len(logits) + COUNT_EPSILON)
+
+
+def official_dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """One minus the soft Dice coefficient of masks [N, H, W], mean over masks; 0 for N = 0."""
+    probabilities, targets = logits.sigmoid().flatten(1), targets.flatten(1)
+    overlap = 2 * (probabilities / DICE_SCALE * targets).sum(1)
+    areas = (probabilities / DICE_SCALE).sum(1) + (targets / DICE_SCALE).sum(1)
+    each = 1 - (overlap + DICE_EPSILON) / (areas + DICE_EPSILON)
+    return each.sum() / (len(logits) + COUNT_EPSILON)
+
+
+def official_mask_loss(
+    predicted: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    weights: MaskLossWeights = MaskLossWeights(),
+) -> dict[str, Tensor]:
+    """The weighted losses ``mask_bce_loss`` and ``mask_dice_loss`` of a batch.
+
+    Args:
+        predicted: for each picture the logits of its masks [n, H, W], at the picture's own size.
+        targets: as many masks [n, H, W] in [0, 1] for each.
+
+    Raises:
+        DataError: a picture does not have as many masks as targets.
+    """
+    bce, dice = predicted[0].new_zeros(()), predicted[0].new_zeros(())
+    for number, (logits, wanted) in enumerate(zip(predicted, targets, strict=True)):
+        if logits.shape != wanted.shape:
+            raise DataError(
+                f"picture {number} of the batch has masks {list(logits.shape)}; "
+                f"expected {list(wanted.shape)}, one for each [SEG]"
+            )
+        bce = bce + official_bce_loss(logits, wanted.float()) * len(wanted)
+        dice = dice + official_dice_loss(logits, wanted.float()) * len(wanted)
+    count = sum(map(len, targets)) + COUNT_EPSILON
+    return {
+        "mask_bce_loss": weights.bce * bce / count,
+        "mask_dice_loss": weights.dice * dice / count,
+    }

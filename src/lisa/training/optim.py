@@ -1,0 +1,142 @@
+"""What the paper trains of a full-size model, and how fast (arXiv 2308.00692, §4.1 and the code).
+
+Low-rank factors go into the queries and values of the language model; they, the word tables, the
+mask decoder and the head are trained, everything else stays as it was. This file knows the names of
+parameters and the numbers of the recipe; it refuses to know what is learnt from which data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+# Parts of a name, in this project's spelling and in that of the official checkpoints.
+TRAINED = ("lm_head", "embed_tokens", "mask_decoder", "text_hidden_fcs", "lora_")
+TRAINED_PREFIX = "head."  # the head of this project's models
+NOT_LANGUAGE = ("vision", "visual", "projector", "connector", "text_hidden_fcs")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers of the paper's training.
+
+    ``compat="official"`` reproduces the schedule of the official runs: see ``warmup_decay``.
+    """
+
+    steps: int = 5000  # updates
+    learning_rate: float = 3e-4
+    warmup: int = 100  # updates
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    lora_rank: int = 8  # 0: no factors, the whole language model is trained
+    lora_alpha: int = 16
+    lora_dropout: float = 0.05
+    lora_targets: tuple[str, ...] = ("q_proj", "v_proj")
+    compat: str = ""
+
+
+PAPER = Recipe()
+
+
+def is_adapted(name: str, targets: Iterable[str] = PAPER.lora_targets) -> bool:
+    """Whether the linear layer ``name`` of a vision-language model gets low-rank factors."""
+    return any(target in name for target in targets) and not any(
+        part in name for part in NOT_LANGUAGE
+    )
+
+
+def is_trained(name: str) -> bool:
+    """Whether the parameter ``name`` of a model with low-rank factors is trained."""
+    return name.startswith(TRAINED_PREFIX) or any(part in name for part in TRAINED)
+
+
+def adapted_layers(vlm: nn.Module, targets: Iterable[str] = PAPER.lora_targets) -> list[str]:
+    """Names of the linear layers of a vision-language model that get low-rank factors."""
+    return [
+        name
+        for name, module in vlm.named_modules()
+        if isinstance(module, nn.Linear) and is_adapted(name, targets)
+    ]
+
+
+def prepare(model: nn.Module, recipe: Recipe = PAPER) -> list[nn.Parameter]:
+    """Put the low-rank factors in and freeze what is not trained; returns what is.
+
+    Args:
+        model: with the vision-language model as its child ``vlm``; factors that it has are kept.
+        recipe: with ``lora_rank`` 0 the language model is trained itself.
+    """
+    vlm = model.get_submodule("vlm")
+    if recipe.lora_rank and not any(isinstance(module, LoraLayer) for module in vlm.modules()):
+        inject_adapter_in_model(lora_config(vlm, recipe), vlm)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(
+            is_trained(name) or (not recipe.lora_rank and belongs_to_language(name))
+        )
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def lora_config(vlm: nn.Module, recipe: Recipe) -> LoraConfig:
+    """The recipe's factors, for exactly the layers that ``adapted_layers`` names."""
+    return LoraConfig(
+        r=recipe.lora_rank,
+        lora_alpha=recipe.lora_alpha,
+        lora_dropout=recipe.lora_dropout,
+        target_modules=adapted_layers(vlm, recipe.lora_targets),
+        bias="none",
+    )
+
+
+def belongs_to_language(name: str) -> bool:
+    """Whether a parameter of the whole model is one of the language model's own."""
+    return name.startswith("vlm.") and not any(part in name for part in NOT_LANGUAGE)
+
+
+@torch.no_grad()
+def merge(model: nn.Module) -> None:
+    """Add the low-rank factors to their matrices and take them out, in place."""
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, LoraLayer)]
+    for name, layer in layers:
+        layer.merge()
+        model.set_submodule(name, layer.get_base_layer())
+
+
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], recipe: Recipe = PAPER
+) -> tuple[torch.optim.AdamW, LambdaLR]:
+    """AdamW and its schedule; call ``step`` of both once per update, the schedule's last."""
+    optimizer = torch.optim.AdamW(
+        parameters,
+        lr=recipe.learning_rate,
+        betas=recipe.betas,
+        weight_decay=recipe.weight_decay,
+    )
+    return optimizer, LambdaLR(
+        optimizer, lambda update: warmup_decay(update, recipe.steps, recipe.warmup, recipe.compat)
+    )
+
+
+def warmup_decay(update: int, steps: int, warmup: int, compat: str = "") -> float:
+    """The share of the learning rate at an update, counted from 0: up in a line, down in a line.
+
+    The full rate is reached after ``warmup`` updates, and zero after ``steps``. With
+    ``compat="official"`` as in the official runs (DeepSpeed before 0.11): the first update has the
+    full rate, and from the second, which has none, the line lags one update behind.
+    """
+    if compat == "official":
+        return 1.0 if update == 0 else line(update - 1, steps, warmup)
+    return line(update + 1, steps, warmup) if update < warmup else line(update, steps, warmup)
+
+
+def line(update: int, steps: int, warmup: int) -> float:
+    """From 0 up to 1 at ``warmup``, and down to 0 at ``steps``."""
+    if update < warmup:
+        return update / warmup
+    return max(0.0, (steps - update) / max(1, steps - warmup))
