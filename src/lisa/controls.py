@@ -14,15 +14,27 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from lisa.errors import ModelError
 from lisa.model.interfaces import Generated
 from lisa.model.lisa import EncodedImages
 from lisa.model.nano import ImageFeatures
-from lisa.model.processor import pad
+from lisa.model.processor import LisaProcessor, pad
 from lisa.model.vlm import SemanticProjector, mean_embeddings
 from lisa.predict import Asked, Segmenter
 from lisa.result import Mask, Result
 
 ELLIPSE = 0.6  # of the picture's sides
+
+
+def nano_processor(segmenter: Segmenter) -> LisaProcessor:
+    """The processor of a nano model: only its parts can be taken away one by one.
+
+    Raises:
+        ModelError: the model is of full size.
+    """
+    if not isinstance(segmenter.processor, LisaProcessor):
+        raise ModelError(f"model '{segmenter.name}' is of full size; expected a nano model")
+    return segmenter.processor
 
 
 class CentreEllipse:
@@ -45,7 +57,7 @@ class LargestThing:
     """
 
     def __init__(self, segmenter: Segmenter) -> None:
-        self.model, self.processor = segmenter.model, segmenter.processor
+        self.model, self.processor = segmenter.model, nano_processor(segmenter)
         self.name = f"{segmenter.name}, largest thing"
 
     @torch.inference_mode()
@@ -81,12 +93,12 @@ class WithoutLanguageModel(Segmenter):
 
     @torch.inference_mode()
     def _generate(self, images: EncodedImages, asked: Sequence[Asked]) -> list[Generated]:
-        device = self.model.device
-        ids = pad([self.processor.phrase_ids(one.question) for one in asked], -1).to(device)
+        device, processor = self.model.device, nano_processor(self)
+        ids = pad([processor.phrase_ids(one.question) for one in asked], -1).to(device)
         prompts = self.model.phrase_prompts(ids)
         rows = torch.tensor([one.image_index for one in asked], device=device)
         masks = self.model.decoder.decode(images.features, prompts, rows)
-        seg = self.processor.config.seg_token_id
+        seg = processor.config.seg_token_id
         each = torch.arange(len(asked), device=device).split(1)
         return [Generated([seg], masks.select(one), prompts[one]) for one in each]
 
@@ -96,12 +108,10 @@ class WithoutNames(Segmenter):
 
     @torch.inference_mode()
     def _run_encoder(self, pictures: Sequence[Image.Image]) -> EncodedImages:
-        device = self.model.device
-        pixels = self.processor.encode_images(pictures).to(device)
-        features = self.model.decoder.encode_image(pixels)
+        encoded = nano_processor(self).encode_pictures(pictures).to(self.model.device)
+        features = self.model.decoder.encode_image(encoded.pixel_values)
         visual = nameless(self.model.vlm.projector, features)
-        prefix = torch.tensor([self.processor.prefix_ids()] * len(pictures), device=device)
-        return EncodedImages(features, self.model.vlm.encode_prefix(prefix, visual))
+        return EncodedImages(features, self.model.vlm.keep(encoded, visual))
 
 
 def nameless(projector: SemanticProjector, features: ImageFeatures) -> Tensor:

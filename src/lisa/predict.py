@@ -29,7 +29,7 @@ from lisa.model.build import EMBEDDED, Processor, build
 from lisa.model.interfaces import Generated
 from lisa.model.lisa import EncodedImages, LisaModel
 from lisa.model.precision import DeviceMap, Precision
-from lisa.model.processor import both_views, closer_box
+from lisa.model.processor import LisaProcessor, both_views, closer_box
 from lisa.result import Mask, Result
 
 REMEMBERED_IMAGES = 4
@@ -211,6 +211,7 @@ class Segmenter:
     @torch.inference_mode()
     def _look_closer(self, picture: Image.Image, mask: Mask, whole: Tensor, prompt: Tensor) -> Mask:
         """The mask refined by what its prompt finds in the part of the picture around it."""
+        assert isinstance(self.processor, LisaProcessor)  # it says that it looks closer
         box = closer_box(mask.mask)
         if box is None:
             return mask

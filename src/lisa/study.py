@@ -17,7 +17,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from lisa.controls import CentreEllipse, LargestThing, WithoutLanguageModel, WithoutNames
+from lisa.controls import (
+    CentreEllipse,
+    LargestThing,
+    WithoutLanguageModel,
+    WithoutNames,
+    nano_processor,
+)
 from lisa.data.held_out import ByName, CompositeSet, ReferringSet, chosen
 from lisa.data.reasonseg import ReasonSeg
 from lisa.errors import DataError
@@ -125,7 +131,7 @@ class Study:
 
     def on_words(self) -> Figures:
         """How often the right one of eight imagined things is named."""
-        model, processor = self.segmenter.model, self.segmenter.processor
+        model, processor = self.segmenter.model, nano_processor(self.segmenter)
         scenes = held_out_scenes(processor.config)
         few = {name: part[: self.limit] for name, part in scenes.items()}
         found = choices(model, processor, few)

@@ -179,8 +179,9 @@ def check_packing(skeleton: nn.Module) -> None:
         assert isinstance(layer, nn.Linear)
         if layer.out_features % 32 or layer.in_features % 64:
             raise ModelError(
-                f"'{name}' is {layer.out_features} x {layer.in_features}: too odd for 4bit on a CPU; expected multiples of "
-                "32 x 64, or quantize='8bit', or a GPU"
+                f"'{name}' is {layer.out_features} x {layer.in_features}: "
+                "too odd for 4bit on a CPU; "
+                "expected multiples of 32 x 64, or quantize='8bit', or a GPU"
             )
 
 
