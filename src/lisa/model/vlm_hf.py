@@ -25,7 +25,7 @@ from lisa.model.config import LisaConfig, unfit
 from lisa.model.conversation import IMAGE_TOKEN_ID, TEMPLATES
 from lisa.model.interfaces import PADDING_SEGMENT, Batch, Pictures
 from lisa.model.part import Part
-from lisa.model.reading import Reading, count_places, pad_left
+from lisa.model.reading import Reading, cached, count_places, pad_left
 
 NOTHING = -1  # no id
 Inputs = dict[str, Tensor]  # what an image processor makes of one picture
@@ -128,8 +128,8 @@ class HfVlm(Part):
             input_ids=reading.input_ids,
             attention_mask=reading.mask.long(),
             position_ids=reading.positions,
-            past_key_values=reading.cache,
             use_cache=reading.cache is not None,
+            **cached(self.model.model, reading.cache),
             **floats,
         ).last_hidden_state
 
