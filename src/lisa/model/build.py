@@ -13,15 +13,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedModel,
+)
 
 from lisa.errors import ModelError
+from lisa.model.checkpoint import Planned, new_directory, write_shards
 from lisa.model.config import LisaConfig
 from lisa.model.lisa import LisaModel
 from lisa.model.precision import DEFAULT, Precision, load_model
 from lisa.model.processor import LisaProcessor
 from lisa.model.processor_full import FullSizeProcessor
+from lisa.model.voice import ChatVoice, add_seg_token
 from lisa.model.weights import check_complete, read_weights
 
 Processor = LisaProcessor | FullSizeProcessor
@@ -173,3 +183,79 @@ def materialise(model: LisaModel) -> None:
     """Recompute what is derived rather than stored: the rotary frequencies."""
     language = model.vlm.language.model
     language.rotary_emb = type(language.rotary_emb)(language.config)
+
+
+# ------------------------------------------------------------------------ full size
+
+
+def from_parts(
+    vlm: str | Path, decoder: str | Path, **changes: Any
+) -> tuple[LisaModel, FullSizeProcessor]:
+    """A model to be trained, from two pretrained models of ``transformers``; its head is new.
+
+    Args:
+        vlm: local directory, or name on the Hugging Face hub, of a vision-language model.
+        decoder: the same of a model of the SAM family.
+        changes: further fields of the ``LisaConfig``.
+
+    Raises:
+        ModelError: a part cannot be read, is not complete, or they do not go together.
+    """
+    with blaming_part(vlm):
+        tokenizer = AutoTokenizer.from_pretrained(vlm)
+        image_processor = AutoImageProcessor.from_pretrained(vlm, backend="pil")
+        language = whole(AutoModelForImageTextToText, vlm)
+    changes.setdefault("seg_token_id", add_seg_token(tokenizer))
+    config = LisaConfig.from_parts(vlm, decoder, **changes)
+    rows = config.language_config().vocab_size
+    if rows > len(language.get_input_embeddings().weight):
+        language.resize_token_embeddings(rows)
+    with blaming_part(decoder):
+        masks = whole(AutoModel, decoder, config=config.mask_decoder_config())
+    processor = FullSizeProcessor(ChatVoice(tokenizer, config), image_processor, config)
+    return LisaModel(config, language, masks).eval(), processor
+
+
+def whole(kind: Any, source: str | Path, **settings: Any) -> PreTrainedModel:
+    """A pretrained model that lacks no weight.
+
+    Raises:
+        ModelError: names the first one that it lacks.
+    """
+    model, report = kind.from_pretrained(source, output_loading_info=True, **settings)
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelError(f"'{source}' has no weight '{missing[0]}'; expected a complete model")
+    return model
+
+
+@contextmanager
+def blaming_part(source: str | Path) -> Iterator[None]:
+    """What fails inside is the fault of a pretrained part: say so in one line."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:  # transformers raises many types
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"cannot use '{source}': {reason}; expected a model of transformers"
+        ) from error
+
+
+def save(model: LisaModel, processor: FullSizeProcessor, directory: Path) -> None:
+    """Write a model of full size as ``build`` reads it; the directory appears when complete.
+
+    Raises:
+        OutputError: ``directory`` exists or cannot be written.
+    """
+    tied = tied_keys(model)
+    planned = [
+        Planned(key, tuple(value.shape), value.dtype, value.detach().cpu)
+        for key, value in model.state_dict().items()
+        if key not in tied
+    ]
+    with new_directory(directory) as temporary:
+        model.config.to_json_file(temporary / "config.json", use_diff=False)
+        processor.save(temporary)
+        write_shards(planned, temporary)

@@ -31,6 +31,11 @@ DECODER_SIZES: dict[str, int] = {
 PROJECTORS = ("own", "linear")
 CONVERSATIONS = ("nano", "llava_v1", "llava_llama_2", "chat")
 COMPATIBILITIES = ("", "official")
+VIDEO_DECODERS = {  # published as these, used as those
+    "sam2_video": "sam2",
+    "sam3_tracker_video": "sam3_tracker",
+    "edgetam_video": "edgetam",
+}
 
 TINY_DECODER_SIZES: dict[str, int] = {
     "width": 32,
@@ -202,7 +207,7 @@ class LisaConfig(PretrainedConfig):
         Raises:
             ModelError: one of the two cannot be read, or they do not go together.
         """
-        language, masks = as_config("vlm", vlm), as_config("mask_decoder", decoder)
+        language, masks = as_config("vlm", vlm), for_pictures(as_config("mask_decoder", decoder))
         text = language.get_text_config()
         seg_token_id = changes.setdefault("seg_token_id", text.vocab_size)
         text.vocab_size = max(text.vocab_size, seg_token_id + 1)
@@ -268,6 +273,15 @@ def as_config(name: str, source: PretrainedConfig | Mapping[str, Any] | str | Pa
         reason = " ".join(str(error).split())[:200]
         shown = str(source) if isinstance(source, str | Path) else "its fields"
         raise unfit(name, shown, f"a configuration of transformers ({reason})") from error
+
+
+def for_pictures(decoder: PretrainedConfig) -> PretrainedConfig:
+    """The part for single pictures of a model for videos; any other model as it is."""
+    if decoder.model_type not in VIDEO_DECODERS:
+        return decoder
+    parts = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
+    fields = {name: fields_of(getattr(decoder, name)) for name in parts}
+    return as_config("mask_decoder", {"model_type": VIDEO_DECODERS[decoder.model_type], **fields})
 
 
 def fields_of(config: PretrainedConfig) -> dict[str, Any]:

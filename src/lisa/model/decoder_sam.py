@@ -61,16 +61,17 @@ class SamDecoder(Part):
 
     Args:
         config: with ``mask_decoder``.
+        model: of this configuration; None: a new one with random weights.
 
     Raises:
         ModelError: the family is not known, or needs a package that is not installed.
     """
 
-    def __init__(self, config: LisaConfig) -> None:
+    def __init__(self, config: LisaConfig, model: PreTrainedModel | None = None) -> None:
         settings = config.mask_decoder_config()
         family = family_of(settings)
-        settings.mask_decoder_config.dynamic_multimask_via_stability = False  # one token answers
-        super().__init__(build_parts(settings))
+        super().__init__(model or build_parts(settings))
+        self.model.mask_decoder.dynamic_multimask_via_stability = False  # one token answers
         self.family = family
         self.prompt_size: int = settings.mask_decoder_config.hidden_size
 
@@ -119,14 +120,16 @@ def encode_sam_hq(model: Any, pixel_values: Tensor) -> SamFeatures:
 
 
 def encode_pyramid(model: Any, pixel_values: Tensor) -> SamFeatures:
-    """SAM 2 and its successors: three maps, the finer ones already projected for the decoder."""
+    """SAM 2 and its successors: three maps, the finer ones already projected for the decoder.
+
+    SAM 3 has a fourth, still coarser one, which its tracker does not use.
+    """
     flat = model.get_image_features(pixel_values, return_dict=True).fpn_hidden_states  # [h w, B, C]
-    *finer, coarse = flat
+    *finer, coarse = flat[: len(model.backbone_feature_sizes)]
+    used = [*finer, coarse + model.no_memory_embedding]
     maps = [
         each.permute(1, 2, 0).unflatten(2, tuple(size))
-        for each, size in zip(
-            [*finer, coarse + model.no_memory_embedding], model.backbone_feature_sizes, strict=True
-        )
+        for each, size in zip(used, model.backbone_feature_sizes, strict=True)
     ]
     return SamFeatures(maps[-1], maps[:-1])
 

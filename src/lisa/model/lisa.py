@@ -47,6 +47,11 @@ class EncodedImages:
 class LisaModel(PreTrainedModel):
     """A vision-language model, a head and a mask decoder: nano's own, or those of full size.
 
+    Args:
+        config: names and sizes of the parts.
+        vlm, decoder: full size: pretrained models of ``transformers`` to be made the parts; None:
+            new ones.
+
     Raises:
         ModelError: the parts of ``config`` do not go together.
     """
@@ -57,11 +62,16 @@ class LisaModel(PreTrainedModel):
     decoder: Any  # a ``MaskDecoder``
     vlm: Any  # a ``VisionLanguageModel``
 
-    def __init__(self, config: LisaConfig) -> None:
+    def __init__(
+        self,
+        config: LisaConfig,
+        vlm: PreTrainedModel | None = None,
+        decoder: PreTrainedModel | None = None,
+    ) -> None:
         super().__init__(config)
         if config.full_size:
             self._tied_weights_keys = {}  # the parts know their own
-            self.decoder, self.vlm = SamDecoder(config), HfVlm(config)
+            self.decoder, self.vlm = SamDecoder(config, decoder), HfVlm(config, vlm)
         else:
             self.decoder = NanoDecoder(prompt_size=config.prompt_size, **config.decoder)
             self.vlm = NanoVlm(config)

@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoImageProcessor, PreTrainedTokenizerFast
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 
-from lisa.errors import DataError, ModelError
+from lisa.errors import ModelError
 from lisa.example import Example
 from lisa.model import decoder_sam, vlm_hf
 from lisa.model.config import LisaConfig
@@ -248,11 +248,7 @@ def targets(examples: Sequence[Example]) -> Tensor:
         DataError: a target has no mask.
     """
     image = examples[0].image
-    present = [example for example in examples if is_present(example)]
-    for example in present:
-        if example.masks is None:
-            raise DataError(f"the target '{example.phrase}' has no mask; expected one")
-    masks = [torch.from_numpy(example.mask) for example in present]
+    masks = [torch.from_numpy(example.mask) for example in examples if is_present(example)]
     return torch.stack(masks) if masks else torch.zeros(0, image.height, image.width).bool()
 
 

@@ -15,7 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModelForImageTextToText, DynamicCache, PretrainedConfig
+from transformers import (
+    AutoModelForImageTextToText,
+    DynamicCache,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.models.llava_next.modeling_llava_next import (
     get_anyres_image_grid_shape,
     unpad_image,
@@ -64,17 +69,18 @@ class HfVlm(Part):
 
     Args:
         config: with ``vlm``.
+        model: of this configuration; None: a new one with random weights.
 
     Raises:
         ModelError: the family is not known, or its vocabulary has no room for ``[SEG]``.
     """
 
-    def __init__(self, config: LisaConfig) -> None:
+    def __init__(self, config: LisaConfig, model: PreTrainedModel | None = None) -> None:
         settings = config.vlm_config()
         text, family = settings.get_text_config(), family_of(settings)
         if config.seg_token_id >= text.vocab_size:
             raise unfit("seg_token_id", config.seg_token_id, f"less than {text.vocab_size}")
-        super().__init__(AutoModelForImageTextToText.from_config(settings))
+        super().__init__(model or AutoModelForImageTextToText.from_config(settings))
         self.family = family
         self.hidden_size: int = text.hidden_size
         self.unread_id = unread_id(config)

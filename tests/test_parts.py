@@ -1,0 +1,120 @@
+"""Any vision-language model with any mask decoder: trained, asked, saved and loaded again."""
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from lisa import load
+from lisa.example import Example
+from lisa.model.build import save
+from lisa.model.interfaces import Batch
+from lisa.model.lisa import LisaModel
+from lisa.model.processor_full import FullSizeProcessor
+from lisa.predict import Segmenter
+from lisa.result import Result
+from lisa.training.loss import answer_loss, official_mask_loss
+from parts import DECODERS, SIDE, TEMPLATE, VLMS, tiny_processor
+
+STEPS, RATE = 150, 4e-3
+CHECKED_EVERY = 10
+
+
+def example(side: str, colour: tuple[int, int, int]) -> Example:
+    """A picture with a rectangle at one side, and a question about it."""
+    mask = np.zeros((1, 48, SIDE), dtype=bool)
+    mask[0, 8:40, slice(0, 32) if side == "left" else slice(32, 64)] = True
+    pixels = np.full((48, SIDE, 3), 40, np.uint8)
+    pixels[mask[0]] = colour
+    image = PIL.Image.fromarray(pixels)
+    return Example(image, f"What is the {side} cat?", "It is the cat", mask, phrase="cat")
+
+
+EXAMPLES = [example("left", (250, 60, 60)), example("right", (60, 60, 250))]
+
+
+def new_model(processor: FullSizeProcessor) -> LisaModel:
+    torch.manual_seed(0)
+    return LisaModel(processor.config).train()
+
+
+def loss_of(model: LisaModel, processor: FullSizeProcessor, batch: Batch) -> torch.Tensor:
+    """The paper's loss."""
+    output = model(batch)
+    masks = processor.predicted_masks(output, batch)
+    assert batch.labels is not None and batch.full_masks is not None
+    losses = official_mask_loss(masks, batch.full_masks)
+    return answer_loss(output.logits, batch.labels) + sum(losses.values())
+
+
+def iou(ours: np.ndarray, target: np.ndarray) -> float:
+    return float((ours & target).sum() / (ours | target).sum())
+
+
+def overfit(model: LisaModel, processor: FullSizeProcessor) -> None:
+    """Train until both masks are right and both answers are sure, or the steps are used up."""
+    batch = processor.encode(EXAMPLES)
+    optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
+    for step in range(STEPS):
+        loss = loss_of(model, processor, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        if step == 0:
+            every_part_learns(model)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step % CHECKED_EVERY == 0 and learnt(model, processor):
+            return
+
+
+def every_part_learns(model: LisaModel) -> None:
+    """Gradients reach the eyes, the words, the head, and both sides of the mask decoder."""
+    parts = {"vlm": model.vlm, "head": model.head, "decoder": model.decoder.model.mask_decoder}
+    parts["image encoder"] = model.decoder.model.vision_encoder
+    parts["words"] = model.vlm.model.get_input_embeddings()
+    for name, part in parts.items():
+        norms = [p.grad.norm() for p in part.parameters() if p.grad is not None]
+        assert norms and sum(norms) > 0, name
+
+
+def learnt(model: LisaModel, processor: FullSizeProcessor) -> bool:
+    """Whether both answers, generated, have the right mask."""
+    model.eval()
+    results = [ask(Segmenter(model, processor), one) for one in EXAMPLES]
+    model.train()
+    return all(is_right(result, one) for result, one in zip(results, EXAMPLES, strict=True))
+
+
+def ask(segmenter: Segmenter, one: Example) -> Result:
+    return segmenter.segment(one.image, one.question)
+
+
+def is_right(result: Result, one: Example) -> bool:
+    return len(result.masks) == 1 and iou(result.masks[0].mask, one.mask) > 0.9
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("vlm", VLMS)
+def test_a_pair_learns_answers_and_survives_the_disk(
+    vlm: str, decoder: str, tmp_path: Path
+) -> None:
+    template = TEMPLATE if list(VLMS).index(vlm) % 2 else None
+    processor = tiny_processor(vlm, decoder, template)
+    model = new_model(processor)
+    overfit(model, processor)
+    segmenter = Segmenter(model.eval(), processor)
+    before = [ask(segmenter, one) for one in EXAMPLES]
+    for result, one in zip(before, EXAMPLES, strict=True):
+        assert is_right(result, one)
+        assert result.text == "It is the cat"
+    save(model, processor, tmp_path / "saved")
+    loaded = load(tmp_path / "saved", "cpu")
+    for one, result in zip(EXAMPLES, before, strict=True):
+        again = ask(loaded, one)
+        assert again.text == result.text
+        assert np.array_equal(again.masks[0].mask, result.masks[0].mask)
+        assert again.masks[0].score == pytest.approx(result.masks[0].score, abs=1e-5)
+    together = loaded.segment_batch([(one.image, one.question) for one in EXAMPLES])
+    assert [one.text for one in together] == [one.text for one in before]
