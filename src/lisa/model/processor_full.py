@@ -111,7 +111,8 @@ class FullSizeProcessor:
         """What the vision tower reads of a picture."""
         if self.image_processor is None:
             return {"pixel_values": clip_pixels(image, self.vlm.vision_config.image_size)[None]}
-        made = self.image_processor(images=[image], return_tensors="pt")
+        asked = dict(self.language_family.asks)
+        made = self.image_processor(images=[image], return_tensors="pt", **asked)
         return {name: torch.as_tensor(value) for name, value in made.items()}
 
     def _picture_ids(self, inputs: vlm_hf.Inputs) -> list[int]:

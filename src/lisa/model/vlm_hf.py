@@ -51,9 +51,10 @@ class Family:
 
     Attributes:
         layout: one picture's inputs, its configuration -> what stands for the picture.
-        image_options: configuration -> arguments of the family's image processor, for models that
-            come without one.
-        image_inputs: the inputs that its model takes.
+        image_options: configuration -> what the family's image processor is made with, for models
+            that come without one.
+        image_inputs: what its model takes of that which the image processor gives.
+        asks: further arguments of the image processor.
         positions: the model, ids, who is looked at, inputs -> position ids [3, R, T]; None: places
             are counted one by one.
     """
@@ -62,6 +63,7 @@ class Family:
     image_options: Callable[[Any], dict[str, Any]]
     image_inputs: tuple[str, ...] = ("pixel_values",)
     positions: Callable[[Any, Tensor, Tensor, Inputs], Tensor] | None = None
+    asks: tuple[tuple[str, Any], ...] = ()
 
 
 class HfVlm(Part):
@@ -254,7 +256,6 @@ def smolvlm_options(config: Any) -> dict[str, Any]:
         "size": {"longest_edge": side},
         "max_image_size": {"longest_edge": side},
         "do_image_splitting": False,
-        "return_row_col_info": True,
     }
 
 
@@ -274,7 +275,12 @@ FAMILIES = {
     "llava_next": Family(llava_next_layout, llava_next_options, ("pixel_values", "image_sizes")),
     "qwen2_5_vl": Family(qwen_layout, qwen_options, GRID, qwen_positions),
     "qwen3_vl": Family(qwen_layout, qwen_options, GRID, qwen_positions),
-    "smolvlm": Family(smolvlm_layout, smolvlm_options, ("pixel_values", "pixel_attention_mask")),
+    "smolvlm": Family(
+        smolvlm_layout,
+        smolvlm_options,
+        ("pixel_values", "pixel_attention_mask"),
+        asks=(("return_row_col_info", True),),
+    ),
     "internvl": Family(internvl_layout, internvl_options),
 }
 
