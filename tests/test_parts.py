@@ -116,5 +116,8 @@ def test_a_pair_learns_answers_and_survives_the_disk(
         assert again.text == result.text
         assert np.array_equal(again.masks[0].mask, result.masks[0].mask)
         assert again.masks[0].score == pytest.approx(result.masks[0].score, abs=1e-5)
+    given = loaded.segment(EXAMPLES[0].image, EXAMPLES[0].question, answer="[SEG].")
+    assert (len(given.masks), given.text) == (1, ".")
+    assert loaded.chat(EXAMPLES[1].image).ask(EXAMPLES[1].question).text == before[1].text
     together = loaded.segment_batch([(one.image, one.question) for one in EXAMPLES])
     assert [one.text for one in together] == [one.text for one in before]

@@ -1,8 +1,9 @@
 """Rows on their way through a language model."""
 
 import torch
+from torch import nn
 
-from lisa.model.reading import Reading, count_places, pad_left
+from lisa.model.reading import Reading, cache_name, count_places, pad_left
 
 ROWS = [[5], [7, 8, 9]]
 
@@ -28,3 +29,15 @@ def test_places_in_three_dimensions_go_on_in_each() -> None:
     positions = torch.tensor([[[0, 1]], [[0, 4]], [[0, 2]]])
     reading = Reading(torch.ones(1, 2).long(), None, torch.ones(1, 2).bool(), positions)
     assert reading.then([1]).positions.tolist() == [[[2]], [[5]], [[3]]]
+
+
+class Older(nn.Module):
+    def forward(self, input_ids: torch.Tensor, past_key_values: object = None) -> None: ...
+
+
+class Newer(nn.Module):
+    def forward(self, input_ids: torch.Tensor, cache: object = None) -> None: ...
+
+
+def test_the_cache_goes_by_its_name() -> None:
+    assert (cache_name(Older()), cache_name(Newer())) == ("past_key_values", "cache")

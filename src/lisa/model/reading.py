@@ -5,11 +5,12 @@ This file knows ids, places and who may be looked at; it refuses to know what th
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Cache
 
 
@@ -28,6 +29,12 @@ class Reading:
         ids = self.input_ids.new_tensor(list(tokens))[:, None]
         mask = torch.cat([self.mask, self.mask.new_ones(len(ids), 1)], 1)
         return Reading(ids, self.cache, mask, self.positions[..., -1:] + 1)
+
+
+def cache_name(model: nn.Module) -> str:
+    """What a model of ``transformers`` calls its cache: newer versions have a shorter name."""
+    names = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in names else "past_key_values"
 
 
 def pad_left(rows: Sequence[Sequence[int]], like: Tensor) -> tuple[Tensor, Tensor]:

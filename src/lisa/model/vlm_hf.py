@@ -30,7 +30,7 @@ from lisa.model.config import LisaConfig, unfit
 from lisa.model.conversation import IMAGE_TOKEN_ID, TEMPLATES
 from lisa.model.interfaces import PADDING_SEGMENT, Batch, Pictures
 from lisa.model.part import Part
-from lisa.model.reading import Reading, count_places, pad_left
+from lisa.model.reading import Reading, cache_name, count_places, pad_left
 
 NOTHING = -1  # no id
 Inputs = dict[str, Tensor]  # what an image processor makes of one picture
@@ -86,6 +86,7 @@ class HfVlm(Part):
         self.family = family
         self.hidden_size: int = text.hidden_size
         self.unread_id = unread_id(config)
+        self.cache_name = cache_name(self.model.model)
         if config.projector == "linear":
             self.model.model.multi_modal_projector = nn.Linear(
                 settings.vision_config.hidden_size, text.hidden_size
@@ -136,8 +137,8 @@ class HfVlm(Part):
             input_ids=reading.input_ids,
             attention_mask=reading.mask.long(),
             position_ids=reading.positions,
-            past_key_values=reading.cache,
             use_cache=reading.cache is not None,
+            **{self.cache_name: reading.cache},
             **floats,
         ).last_hidden_state
 
