@@ -121,3 +121,13 @@ def test_a_pair_learns_answers_and_survives_the_disk(
     assert loaded.chat(EXAMPLES[1].image).ask(EXAMPLES[1].question).text == before[1].text
     together = loaded.segment_batch([(one.image, one.question) for one in EXAMPLES])
     assert [one.text for one in together] == [one.text for one in before]
+
+
+def test_official_models_also_answer_a_seg_in_the_question() -> None:
+    processor = tiny_processor("llava", "sam", compat="official")
+    model = new_model(processor).eval()
+    question = "What is [SEG] the cat [SEG]?"
+    result = Segmenter(model, processor).segment(EXAMPLES[0].image, question, answer="It [SEG]")
+    assert [mask.phrase for mask in result.masks] == ["", "", "It"]
+    ours = Segmenter(model, tiny_processor("llava", "sam"))
+    assert len(ours.segment(EXAMPLES[0].image, question, answer="It [SEG]").masks) == 1

@@ -29,7 +29,8 @@ DECODER_SIZES: dict[str, int] = {
 }
 PROJECTORS = ("own", "linear")
 CONVERSATIONS = ("nano", "llava_v1", "llava_llama_2", "chat")
-COMPATIBILITIES = ("", "official")
+OFFICIAL = "official"
+COMPATIBILITIES = ("", OFFICIAL)
 VIDEO_DECODERS = {  # published as these, used as those
     "sam2_video": "sam2",
     "sam3_tracker_video": "sam3_tracker",
@@ -271,8 +272,9 @@ def for_pictures(decoder: PretrainedConfig) -> PretrainedConfig:
 
 
 def fields_of(config: PretrainedConfig) -> dict[str, Any]:
-    """A configuration as plain fields that ``as_config`` reads."""
-    return config.to_dict() | {"model_type": config.model_type}
+    """A configuration as plain fields that ``as_config`` reads, without where it came from."""
+    fields: dict[str, Any] = config.to_dict() | {"model_type": config.model_type}
+    return {name: value for name, value in fields.items() if name != "_name_or_path"}
 
 
 def picture_side(decoder: PretrainedConfig) -> int:

@@ -25,7 +25,7 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 from lisa.errors import ModelError
 from lisa.example import Example
 from lisa.model import decoder_sam, vlm_hf
-from lisa.model.config import LisaConfig
+from lisa.model.config import OFFICIAL, LisaConfig
 from lisa.model.conversation import IMAGE_TOKEN_ID, TEMPLATES, Row, text_limit
 from lisa.model.geometry import clip_pixels, longest_side_size, restore_masks, sam_pixels
 from lisa.model.interfaces import (
@@ -39,7 +39,7 @@ from lisa.model.interfaces import (
 )
 from lisa.model.legacy_tokenizer import LegacyTokenizer
 from lisa.model.processor import group_by_image, is_present, phrases, spoken_answer, spoken_words
-from lisa.model.voice import OFFICIAL, ChatVoice, LegacyVoice, Voice
+from lisa.model.voice import ChatVoice, LegacyVoice, Voice
 from lisa.result import Mask
 
 MAX_NEW_TOKENS = 512  # as the official chat.py has it
@@ -212,7 +212,9 @@ class FullSizeProcessor:
             self.decode_mask(low_res_mask, size) for low_res_mask in generated.masks.low_res_masks
         ]
         scores = generated.masks.iou_logits.float().sigmoid().tolist()
-        named = zip(masks, phrases(raw), scores, strict=True)
+        names = phrases(raw)
+        names = [""] * (len(masks) - len(names)) + names  # of a question's own [SEG]s (official)
+        named = zip(masks, names, scores, strict=True)
         return spoken_words(raw), tuple(Mask(*parts) for parts in named)
 
     def decode_mask(self, low_res_mask: Tensor, size: Size) -> np.ndarray:
