@@ -10,7 +10,15 @@ from lisa.model.config import LisaConfig
 from lisa.model.conversation import IMAGE_TOKEN_ID
 from lisa.model.interfaces import PICTURE_SEGMENT
 from lisa.model.processor_full import FullSizeProcessor
-from lisa.model.vlm_hf import HfVlm, VisionInputs, join, put_picture, stack_ragged, unread_id
+from lisa.model.vlm_hf import (
+    HfVlm,
+    VisionInputs,
+    join,
+    put_picture,
+    smolvlm_layout,
+    stack_ragged,
+    unread_id,
+)
 from lively_model import picture
 from parts import VLMS, decoder_fields, tiny_processor, vlm_fields
 
@@ -118,6 +126,16 @@ def test_official_models_do_not_read_padding_by_its_value(conversation: str, unr
         vlm_fields("llava"), decoder_fields("sam"), conversation=conversation
     )
     assert unread_id(config) == unread
+
+
+def test_tiles_of_smolvlm_are_named() -> None:
+    """As its own processor writes them: two tiles, a line break, an empty line, the whole."""
+    inputs = {"rows": torch.tensor([[1]]), "cols": torch.tensor([[2]])}
+    config = LisaConfig.from_parts(vlm_fields("smolvlm"), decoder_fields("sam")).vlm_config()
+    written = "".join("." * p if isinstance(p, int) else p for p in smolvlm_layout(inputs, config))
+    fake = "<fake_token_around_image>"
+    tiles = f"{fake}<row_1_col_1>....{fake}<row_1_col_2>...."
+    assert written == f"{tiles}\n\n{fake}<global-img>....{fake}"
 
 
 def test_a_picture_takes_its_place() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +119,13 @@ class FullSizeProcessor:
     def _picture_ids(self, inputs: vlm_hf.Inputs) -> list[int]:
         """The tokens that stand for a picture."""
         ids: list[int] = []
-        for part in self.language_family.layout(inputs, self.vlm):
-            if isinstance(part, str):
-                ids += self.voice.text_ids(part)
+        for is_text, parts in groupby(
+            self.language_family.layout(inputs, self.vlm), lambda part: isinstance(part, str)
+        ):
+            if is_text:  # neighbours are one text: "\n" twice may be one token
+                ids += self.voice.text_ids("".join(map(str, parts)))
             else:
-                ids += [self.vlm.image_token_id] * part
+                ids += [self.vlm.image_token_id] * sum(map(int, parts))
         return ids
 
     def decoder_pixels(self, image: Image.Image) -> Tensor:

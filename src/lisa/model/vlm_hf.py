@@ -246,9 +246,8 @@ def smolvlm_layout(inputs: Inputs, config: Any) -> Layout:
         for column in range(1, columns + 1):
             layout += [f"<fake_token_around_image><row_{row}_col_{column}>", count]
         layout.append("\n")
-    whole = "\n" if layout else ""
-    start = f"{whole}<fake_token_around_image><global-img>"
-    return [*layout, start, count, "<fake_token_around_image>"]
+    layout += ["\n"] if layout else []
+    return [*layout, "<fake_token_around_image><global-img>", count, "<fake_token_around_image>"]
 
 
 def smolvlm_options(config: Any) -> dict[str, Any]:
