@@ -226,3 +226,18 @@ def test_a_bad_field_of_full_size_is_named(fields: dict[str, Any], message: str)
 def test_a_part_that_cannot_be_read_is_named(source: Any) -> None:
     with pytest.raises(ModelError, match=r"vlm is .*; expected a configuration of transformers"):
         LisaConfig.from_parts(source, decoder_fields("sam"))
+
+
+def test_parts_in_the_wrong_place_are_named() -> None:
+    with pytest.raises(ModelError, match=r"vlm\.model_type is 'sam'; expected a vision-language"):
+        LisaConfig.from_parts(decoder_fields("sam"), decoder_fields("sam"))
+    with pytest.raises(
+        ModelError, match=r"mask_decoder\.model_type is 'llava'; expected a model of"
+    ):
+        LisaConfig.from_parts(vlm_fields("llava"), vlm_fields("llava"))
+
+
+def test_sam_3_is_published_with_its_detector() -> None:
+    config = LisaConfig.from_parts(vlm_fields("llava"), {"model_type": "sam3_video"})
+    assert config.mask_decoder_config().model_type == "sam3_tracker"
+    assert (config.image_size, config.prompt_size) == (1008, 256)

@@ -202,6 +202,8 @@ class LisaConfig(PretrainedConfig):
         """
         language, masks = as_config("vlm", vlm), for_pictures(as_config("mask_decoder", decoder))
         text = language.get_text_config()
+        if not hasattr(text, "vocab_size"):
+            raise unfit("vlm.model_type", language.model_type, "a vision-language model")
         seg_token_id = changes.setdefault("seg_token_id", text.vocab_size)
         text.vocab_size = max(text.vocab_size, seg_token_id + 1)
         settings: dict[str, Any] = {
@@ -263,10 +265,17 @@ def as_config(name: str, source: PretrainedConfig | Mapping[str, Any] | str | Pa
 
 
 def for_pictures(decoder: PretrainedConfig) -> PretrainedConfig:
-    """The part for single pictures of a model for videos; any other model as it is."""
+    """The part for single pictures of a model for videos; any other model as it is.
+
+    Raises:
+        ModelError: it is no model of the SAM family.
+    """
+    decoder = getattr(decoder, "tracker_config", decoder)  # SAM 3 is published with its detector
+    parts = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
+    if not all(hasattr(decoder, name) for name in parts):
+        raise unfit("mask_decoder.model_type", decoder.model_type, "a model of the SAM family")
     if decoder.model_type not in VIDEO_DECODERS:
         return decoder
-    parts = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
     fields = {name: fields_of(getattr(decoder, name)) for name in parts}
     return as_config("mask_decoder", {"model_type": VIDEO_DECODERS[decoder.model_type], **fields})
 
