@@ -232,7 +232,7 @@ def test_parts_in_the_wrong_place_are_named() -> None:
     with pytest.raises(ModelError, match=r"vlm\.model_type is 'sam'; expected a vision-language"):
         LisaConfig.from_parts(decoder_fields("sam"), decoder_fields("sam"))
     with pytest.raises(
-        ModelError, match=r"mask_decoder\.model_type is 'llava'; expected a model of"
+        ModelError, match=r"mask_decoder\.model_type is 'llava'; expected"
     ):
         LisaConfig.from_parts(vlm_fields("llava"), vlm_fields("llava"))
 
