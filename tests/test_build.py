@@ -11,10 +11,21 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import AutoModel, AutoModelForImageTextToText
 
-from lisa.errors import ModelError
-from lisa.model.build import EMBEDDED, build, model_directory, pick_device, read_config
+from lisa.errors import ModelError, OutputError
+from lisa.model.build import (
+    EMBEDDED,
+    build,
+    from_parts,
+    model_directory,
+    pick_device,
+    read_config,
+    save,
+)
+from lisa.model.config import as_config
 from lively_model import chat_tokenizer, lively_model, tiny_config
+from parts import decoder_fields, tiny_processor, tokenizer, vlm_fields
 
 LM_HEAD = "vlm.language.lm_head.weight"
 
@@ -277,3 +288,86 @@ def test_the_embedded_model_travels_with_the_package() -> None:
 
 def test_a_configuration_alone_can_be_read(tiny_directory: Path) -> None:
     assert read_config(tiny_directory).language["vocab_size"] == 400
+
+
+# ------------------------------------------------------------------ full size
+
+
+@pytest.fixture(scope="module")
+def published_parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A vision-language model and a mask decoder as their authors publish them."""
+    folder = tmp_path_factory.mktemp("parts")
+    processor = tiny_processor("smolvlm", "sam")
+    fields = vlm_fields("smolvlm")
+    fields["text_config"]["vocab_size"] = len(tokenizer())  # no room for [SEG]
+    torch.manual_seed(0)
+    vlm = AutoModelForImageTextToText.from_config(as_config("vlm", fields))
+    vlm.save_pretrained(folder / "vlm")
+    tokenizer().save_pretrained(folder / "vlm")
+    processor.image_processor.save_pretrained(folder / "vlm")
+    decoder = AutoModel.from_config(as_config("mask_decoder", decoder_fields("sam")))
+    decoder.save_pretrained(folder / "decoder")
+    return folder / "vlm", folder / "decoder"
+
+
+def test_a_model_is_made_of_pretrained_parts(
+    published_parts: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model, processor = from_parts(*published_parts, mask_threshold=0.4)
+    assert model.config.seg_token_id == len(tokenizer())
+    words = model.vlm.model.get_input_embeddings().weight
+    assert len(words) == len(tokenizer()) + 1
+    assert words is model.vlm.model.get_output_embeddings().weight
+    stored = load_file(published_parts[1] / "model.safetensors")
+    state = model.decoder.model.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in stored.items())
+    language = load_file(published_parts[0] / "model.safetensors")
+    (table,) = [value for key, value in language.items() if key.endswith("embed_tokens.weight")]
+    assert torch.equal(words[:-1], table)
+    save(model, processor, tmp_path / "saved")
+    again, _ = build(tmp_path / "saved", "cpu")
+    assert again.config.mask_threshold == 0.4
+    expected = model.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in again.state_dict().items())
+
+
+def test_a_part_that_lacks_a_weight_is_refused(
+    published_parts: tuple[Path, Path], tmp_path: Path
+) -> None:
+    decoder = shutil.copytree(published_parts[1], tmp_path / "decoder")
+    change_weights(decoder, lambda tensors: tensors.pop("mask_decoder.iou_token.weight"))
+    with pytest.raises(ModelError, match=r"has no weight 'mask_decoder\.iou_token\.weight'"):
+        from_parts(published_parts[0], decoder)
+
+
+def test_a_part_that_is_not_there_is_named(published_parts: tuple[Path, Path]) -> None:
+    with pytest.raises(ModelError, match=r"cannot use '/no/such': .*; expected a model of"):
+        from_parts("/no/such", published_parts[1])
+    with pytest.raises(ModelError, match=r"mask_decoder is '/no/such'; expected a configuration"):
+        from_parts(published_parts[0], "/no/such")
+
+
+def test_nothing_is_written_over(published_parts: tuple[Path, Path], tmp_path: Path) -> None:
+    model, processor = from_parts(*published_parts)
+    with pytest.raises(OutputError, match="it exists"):
+        save(model, processor, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("change", ["missing", "left over", "mis-shaped"])
+def test_a_damaged_model_of_full_size_is_refused(
+    published_parts: tuple[Path, Path], tmp_path: Path, change: str
+) -> None:
+    save(*from_parts(*published_parts), tmp_path / "saved")
+    key = "head.layers.0.weight"
+
+    def damage(tensors: dict[str, Tensor]) -> None:
+        if change == "missing":
+            del tensors[key]
+        else:
+            name = key if change == "mis-shaped" else f"{key}.more"
+            tensors[name] = torch.zeros(1)
+
+    change_weights(tmp_path / "saved", damage)
+    with pytest.raises(ModelError, match=r"head\.layers\.0\.weight"):
+        build(tmp_path / "saved", "cpu")

@@ -1,6 +1,7 @@
 """LisaConfig: written and read back the same, and bad fields are named."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from lisa.errors import ModelError
 from lisa.model.config import DECODER_SIZES, SEG_TOKEN, TEACHER_FORCED_ANSWER, LisaConfig
+from parts import DECODERS, VLMS, decoder_fields, vlm_fields
 
 FIELDS = (
     "language",
@@ -157,3 +159,89 @@ def test_a_long_value_is_cut_in_the_message() -> None:
     with pytest.raises(ModelError) as caught:
         LisaConfig(language=["x" * 1000])  # type: ignore[arg-type]
     assert len(str(caught.value)) < 120
+
+
+# ------------------------------------------------------------------ full size
+
+
+def parts(**changes: Any) -> LisaConfig:
+    return LisaConfig.from_parts(vlm_fields("llava"), decoder_fields("sam"), **changes)
+
+
+def test_parts_tell_the_sizes() -> None:
+    config = parts()
+    assert config.full_size and not LisaConfig().full_size
+    assert (config.prompt_size, config.image_size, config.seg_token_id) == (32, 64, 64)
+    assert config.conversation == "chat"
+    assert config.language_config().vocab_size == 65  # [SEG] is the token after the model's own
+    assert parts(seg_token_id=20).language_config().vocab_size == 64
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("vlm", VLMS)
+def test_parts_survive_being_written_down(vlm: str, decoder: str) -> None:
+    config = LisaConfig.from_parts(vlm_fields(vlm), decoder_fields(decoder))
+    again = LisaConfig(**json.loads(config.to_json_string(use_diff=False)))
+    assert again.vlm_config().to_dict() == config.vlm_config().to_dict()
+    assert again.mask_decoder_config().to_dict() == config.mask_decoder_config().to_dict()
+    assert again.image_size == (56 if decoder == "sam3_tracker" else 64)
+
+
+def test_parts_are_given_in_any_form(tmp_path: Path) -> None:
+    expected = parts()
+    vlm, decoder = expected.vlm_config(), expected.mask_decoder_config()
+    for name, part in (("vlm", vlm), ("decoder", decoder)):
+        part.save_pretrained(tmp_path / name)
+    for forms in ((vlm, decoder), (str(tmp_path / "vlm"), tmp_path / "decoder")):
+        config = LisaConfig.from_parts(*forms, seg_token_id=64)
+        assert config.vlm_config().to_dict() == vlm.to_dict()
+        assert config.mask_decoder_config().to_dict() == decoder.to_dict()
+        assert str(tmp_path) not in config.to_json_string()
+
+
+def test_giving_parts_leaves_them_as_they_were() -> None:
+    vlm = parts(seg_token_id=3).vlm_config()
+    LisaConfig.from_parts(vlm, decoder_fields("sam"))
+    assert vlm.get_text_config().vocab_size == 64
+
+
+def test_a_decoder_published_for_videos_is_used_for_pictures() -> None:
+    fields = decoder_fields("sam2") | {"model_type": "sam2_video"}
+    config = LisaConfig.from_parts(vlm_fields("llava"), fields)
+    assert config.mask_decoder_config().model_type == "sam2"
+    assert config.mask_decoder_config().vision_config.backbone_channel_list == [128, 64, 32, 16]
+
+
+BAD_PARTS: list[tuple[dict[str, Any], str]] = [
+    ({"vlm": {"model_type": "llava"}}, "mask_decoder is None; expected it to be given if"),
+    ({"mask_decoder": {"model_type": "sam"}}, "expected it to be given if and only if vlm is"),
+    ({"vlm": "llava"}, "vlm is 'llava'; expected dict"),
+    ({"projector": "mlp"}, "projector is 'mlp'; expected 'own', 'linear'"),
+    ({"conversation": "v0"}, "conversation is 'v0'; expected 'nano', 'llava_v1'"),
+    ({"compat": "buggy"}, "compat is 'buggy'; expected '', 'official'"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), BAD_PARTS)
+def test_a_bad_field_of_full_size_is_named(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=re.escape(message)):
+        LisaConfig(**fields)
+
+
+@pytest.mark.parametrize("source", [{"model_type": "no such"}, {}, Path("no such directory")])
+def test_a_part_that_cannot_be_read_is_named(source: Any) -> None:
+    with pytest.raises(ModelError, match=r"vlm is .*; expected a configuration of transformers"):
+        LisaConfig.from_parts(source, decoder_fields("sam"))
+
+
+def test_parts_in_the_wrong_place_are_named() -> None:
+    with pytest.raises(ModelError, match=r"vlm\.model_type is 'sam'; expected a vision-language"):
+        LisaConfig.from_parts(decoder_fields("sam"), decoder_fields("sam"))
+    with pytest.raises(ModelError, match=r"mask_decoder\.model_type is 'llava'; expected"):
+        LisaConfig.from_parts(vlm_fields("llava"), vlm_fields("llava"))
+
+
+def test_sam_3_is_published_with_its_detector() -> None:
+    config = LisaConfig.from_parts(vlm_fields("llava"), {"model_type": "sam3_video"})
+    assert config.mask_decoder_config().model_type == "sam3_tracker"
+    assert (config.image_size, config.prompt_size) == (1008, 256)

@@ -6,6 +6,7 @@ from dataclasses import fields
 import pytest
 import torch
 
+from lisa.model.decoder_sam import SamDecoder
 from lisa.model.interfaces import (
     Batch,
     DecodedMasks,
@@ -15,6 +16,7 @@ from lisa.model.interfaces import (
 )
 from lisa.model.nano import ImageFeatures, NanoDecoder
 from lisa.model.vlm import NanoVlm
+from lisa.model.vlm_hf import HfVlm
 
 
 def batch(**others: torch.Tensor) -> Batch:
@@ -83,9 +85,15 @@ def test_features_of_pictures_are_picked_with_all_that_belongs_to_them() -> None
 
 
 @pytest.mark.parametrize(
-    ("contract", "part"), [(MaskDecoder, NanoDecoder), (VisionLanguageModel, NanoVlm)]
+    ("contract", "part"),
+    [
+        (MaskDecoder, NanoDecoder),
+        (MaskDecoder, SamDecoder),
+        (VisionLanguageModel, NanoVlm),
+        (VisionLanguageModel, HfVlm),
+    ],
 )
-def test_the_embedded_parts_keep_their_contracts(contract: type, part: type) -> None:
+def test_the_parts_keep_their_contracts(contract: type, part: type) -> None:
     promised = [name for name in vars(contract) if not name.startswith("_")]
     assert promised
     for name in promised:

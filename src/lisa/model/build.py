@@ -202,13 +202,13 @@ def from_parts(
         ModelError: a part cannot be read, is not complete, or they do not go together.
     """
     with blaming_part(vlm):
-        tokenizer = AutoTokenizer.from_pretrained(vlm)
+        tokenizer: Any = AutoTokenizer.from_pretrained(vlm)
         image_processor = AutoImageProcessor.from_pretrained(vlm, backend="pil")
-        language = whole(AutoModelForImageTextToText, vlm)
+        language: Any = whole(AutoModelForImageTextToText, vlm)
     changes.setdefault("seg_token_id", add_seg_token(tokenizer))
     config = LisaConfig.from_parts(vlm, decoder, **changes)
     rows = config.language_config().vocab_size
-    if rows > len(language.get_input_embeddings().weight):
+    if rows > language.get_input_embeddings().num_embeddings:
         language.resize_token_embeddings(rows)
     with blaming_part(decoder):
         masks = whole(AutoModel, decoder, config=config.mask_decoder_config())

@@ -30,7 +30,8 @@ DECODER_SIZES: dict[str, int] = {
 }
 PROJECTORS = ("own", "linear")
 CONVERSATIONS = ("nano", "llava_v1", "llava_llama_2", "chat")
-COMPATIBILITIES = ("", "official")
+OFFICIAL = "official"
+COMPATIBILITIES = ("", OFFICIAL)
 VIDEO_DECODERS = {  # published as these, used as those
     "sam2_video": "sam2",
     "sam3_tracker_video": "sam3_tracker",
@@ -209,6 +210,8 @@ class LisaConfig(PretrainedConfig):
         """
         language, masks = as_config("vlm", vlm), for_pictures(as_config("mask_decoder", decoder))
         text = language.get_text_config()
+        if not hasattr(text, "vocab_size"):
+            raise unfit("vlm.model_type", language.model_type, "a vision-language model")
         seg_token_id = changes.setdefault("seg_token_id", text.vocab_size)
         text.vocab_size = max(text.vocab_size, seg_token_id + 1)
         settings: dict[str, Any] = {
@@ -276,17 +279,25 @@ def as_config(name: str, source: PretrainedConfig | Mapping[str, Any] | str | Pa
 
 
 def for_pictures(decoder: PretrainedConfig) -> PretrainedConfig:
-    """The part for single pictures of a model for videos; any other model as it is."""
+    """The part for single pictures of a model for videos; any other model as it is.
+
+    Raises:
+        ModelError: it is no model of the SAM family.
+    """
+    decoder = getattr(decoder, "tracker_config", decoder)  # SAM 3 is published with its detector
+    parts = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
+    if not all(hasattr(decoder, name) for name in parts):
+        raise unfit("mask_decoder.model_type", decoder.model_type, "a model of the SAM family")
     if decoder.model_type not in VIDEO_DECODERS:
         return decoder
-    parts = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
     fields = {name: fields_of(getattr(decoder, name)) for name in parts}
     return as_config("mask_decoder", {"model_type": VIDEO_DECODERS[decoder.model_type], **fields})
 
 
 def fields_of(config: PretrainedConfig) -> dict[str, Any]:
-    """A configuration as plain fields that ``as_config`` reads."""
-    return config.to_dict() | {"model_type": config.model_type}
+    """A configuration as plain fields that ``as_config`` reads, without where it came from."""
+    fields: dict[str, Any] = config.to_dict() | {"model_type": config.model_type}
+    return {name: value for name, value in fields.items() if name != "_name_or_path"}
 
 
 def picture_side(decoder: PretrainedConfig) -> int:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
-from lisa.errors import ModelError
 from lisa.model.config import LisaConfig, unfit
 from lisa.model.geometry import SAM_MEAN, SAM_STD
 from lisa.model.interfaces import DecodedMasks
@@ -64,13 +63,13 @@ class SamDecoder(Part):
         model: of this configuration; None: a new one with random weights.
 
     Raises:
-        ModelError: the family is not known, or needs a package that is not installed.
+        ModelError: the family is not known.
     """
 
     def __init__(self, config: LisaConfig, model: PreTrainedModel | None = None) -> None:
         settings = config.mask_decoder_config()
         family = family_of(settings)
-        super().__init__(model or build_parts(settings))
+        super().__init__(model or AutoModel.from_config(settings))
         self.model.mask_decoder.dynamic_multimask_via_stability = False  # one token answers
         self.family = family
         self.prompt_size: int = settings.mask_decoder_config.hidden_size
@@ -165,16 +164,3 @@ def family_of(settings: PretrainedConfig) -> Family:
     if settings.model_type not in FAMILIES:
         raise unfit("mask_decoder.model_type", settings.model_type, ", ".join(FAMILIES))
     return FAMILIES[settings.model_type]
-
-
-def build_parts(settings: PretrainedConfig) -> PreTrainedModel:
-    """The model of a configuration, with random weights.
-
-    Raises:
-        ModelError: it needs a package that is not installed.
-    """
-    try:
-        return AutoModel.from_config(settings)
-    except ImportError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"cannot build '{settings.model_type}': {reason}") from error

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lisa.model.config import LisaConfig
+from lisa.model.config import OFFICIAL, LisaConfig
 from lisa.model.decoder_sam import SamDecoder
 from lisa.model.head import EmbeddingAsMask, pick_seg_hidden
 from lisa.model.interfaces import (
@@ -172,14 +172,24 @@ class LisaModel(PreTrainedModel):
     ) -> list[Answer]:
         """Greedy decoding of all questions side by side, with one cache, until all have ended."""
         reading = self.vlm.open(prefix, rows, questions)
+        states = self.vlm.step(reading)  # [N, t, H]
+        if self.config.compat == OFFICIAL:
+            self._take_questions(states, reading.input_ids, answers)
         while True:
-            hidden = self.vlm.step(reading)[:, -1]  # [N, H]
+            hidden = states[:, -1]  # [N, H]
             chosen = self.vlm.logits(hidden).argmax(-1).tolist()
             for answer, state, token in zip(answers, hidden, chosen, strict=True):
                 answer.take(state, token, self.config.seg_token_id, end_token_id)
             if all(answer.ended for answer in answers):
                 return answers
             reading = reading.then([answer.last for answer in answers])
+            states = self.vlm.step(reading)
+
+    def _take_questions(self, states: Tensor, input_ids: Tensor, answers: list[Answer]) -> None:
+        """The official code makes a mask of a ``[SEG]`` in a question, too."""
+        seg_hidden, rows = pick_seg_hidden(states, input_ids, self.config.seg_token_id)
+        for hidden, row in zip(seg_hidden, rows.tolist(), strict=True):
+            answers[row].seg_hidden.append(hidden)
 
     def _segment(
         self, features: ImageFeaturesLike, rows: Tensor, answers: Sequence[Answer]

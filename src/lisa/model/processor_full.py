@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 from lisa.errors import ModelError
 from lisa.example import Example
 from lisa.model import decoder_sam, vlm_hf
-from lisa.model.config import LisaConfig
+from lisa.model.config import OFFICIAL, LisaConfig
 from lisa.model.conversation import IMAGE_TOKEN_ID, TEMPLATES, Row, text_limit
 from lisa.model.geometry import clip_pixels, longest_side_size, restore_masks, sam_pixels
 from lisa.model.interfaces import (
@@ -39,7 +40,7 @@ from lisa.model.interfaces import (
 )
 from lisa.model.legacy_tokenizer import LegacyTokenizer
 from lisa.model.processor import group_by_image, is_present, phrases, spoken_answer, spoken_words
-from lisa.model.voice import OFFICIAL, ChatVoice, LegacyVoice, Voice
+from lisa.model.voice import ChatVoice, LegacyVoice, Voice
 from lisa.result import Mask
 
 MAX_NEW_TOKENS = 512  # as the official chat.py has it
@@ -111,17 +112,20 @@ class FullSizeProcessor:
         """What the vision tower reads of a picture."""
         if self.image_processor is None:
             return {"pixel_values": clip_pixels(image, self.vlm.vision_config.image_size)[None]}
-        made = self.image_processor(images=[image], return_tensors="pt")
+        asked = dict(self.language_family.asks)
+        made = self.image_processor(images=[image], return_tensors="pt", **asked)
         return {name: torch.as_tensor(value) for name, value in made.items()}
 
     def _picture_ids(self, inputs: vlm_hf.Inputs) -> list[int]:
         """The tokens that stand for a picture."""
         ids: list[int] = []
-        for part in self.language_family.layout(inputs, self.vlm):
-            if isinstance(part, str):
-                ids += self.voice.text_ids(part)
+        for is_text, parts in groupby(
+            self.language_family.layout(inputs, self.vlm), lambda part: isinstance(part, str)
+        ):
+            if is_text:  # neighbours are one text: "\n" twice may be one token
+                ids += self.voice.text_ids("".join(map(str, parts)))
             else:
-                ids += [self.vlm.image_token_id] * part
+                ids += [self.vlm.image_token_id] * sum(map(int, parts))
         return ids
 
     def decoder_pixels(self, image: Image.Image) -> Tensor:
@@ -211,7 +215,9 @@ class FullSizeProcessor:
             self.decode_mask(low_res_mask, size) for low_res_mask in generated.masks.low_res_masks
         ]
         scores = generated.masks.iou_logits.float().sigmoid().tolist()
-        named = zip(masks, phrases(raw), scores, strict=True)
+        names = phrases(raw)
+        names = [""] * (len(masks) - len(names)) + names  # of a question's own [SEG]s (official)
+        named = zip(masks, names, scores, strict=True)
         return spoken_words(raw), tuple(Mask(*parts) for parts in named)
 
     def decode_mask(self, low_res_mask: Tensor, size: Size) -> np.ndarray:

@@ -31,10 +31,10 @@ class Reading:
         return Reading(ids, self.cache, mask, self.positions[..., -1:] + 1)
 
 
-def cached(model: nn.Module, cache: Cache | None) -> dict[str, Cache | None]:
-    """A cache under the name that ``model.forward`` has for it; transformers 5.24 renamed it."""
-    known = inspect.signature(type(model).forward).parameters
-    return {"cache" if "cache" in known else "past_key_values": cache}
+def cache_name(model: nn.Module) -> str:
+    """What a model of ``transformers`` calls its cache: newer versions have a shorter name."""
+    names = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in names else "past_key_values"
 
 
 def pad_left(rows: Sequence[Sequence[int]], like: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from lisa.errors import ModelError
 from lisa.model.config import LisaConfig
 from lisa.model.interfaces import PADDING_SEGMENT, PICTURE_SEGMENT, Batch, Pictures
 from lisa.model.nano import IMAGENET_CLASSES, FourierPosition, ImageFeatures, here_logits
-from lisa.model.reading import Reading, cached, count_places, pad_left
+from lisa.model.reading import Reading, cache_name, count_places, pad_left
 
 NAME_TOKENS = 12  # of the longest name
 CONCEPT, CLASS, PLACE = range(3)  # kinds of visual tokens
@@ -254,8 +254,8 @@ class NanoVlm(nn.Module):
         places = visual_places(torch.zeros_like(prefix_ids), visual.shape[1])
         embeddings = embeddings.masked_scatter(places[..., None], visual.to(embeddings.dtype))
         cache = DynamicCache()
-        llama = self.language.model
-        llama(inputs_embeds=embeddings, use_cache=True, **cached(llama, cache))
+        name = cache_name(self.language.model)
+        self.language.model(inputs_embeds=embeddings, use_cache=True, **{name: cache})
         return Prefix([(keys, values) for keys, values, *_ in cache])
 
     def keep(self, pictures: Pictures, visual: Tensor) -> Prefix:
@@ -271,13 +271,12 @@ class NanoVlm(nn.Module):
 
     def step(self, reading: Reading) -> Tensor:
         """Hidden states [N, t, H] of the ids that ``reading`` has not read yet."""
-        llama = self.language.model
-        return llama(
+        return self.language.model(
             inputs_embeds=self.embed(reading.input_ids),
             attention_mask=reading.mask,
             position_ids=reading.positions,
             use_cache=True,
-            **cached(llama, reading.cache),
+            **{cache_name(self.language.model): reading.cache},
         ).last_hidden_state
 
 

@@ -30,7 +30,7 @@ from lisa.model.config import LisaConfig, unfit
 from lisa.model.conversation import IMAGE_TOKEN_ID, TEMPLATES
 from lisa.model.interfaces import PADDING_SEGMENT, Batch, Pictures
 from lisa.model.part import Part
-from lisa.model.reading import Reading, cached, count_places, pad_left
+from lisa.model.reading import Reading, cache_name, count_places, pad_left
 
 NOTHING = -1  # no id
 Inputs = dict[str, Tensor]  # what an image processor makes of one picture
@@ -51,9 +51,10 @@ class Family:
 
     Attributes:
         layout: one picture's inputs, its configuration -> what stands for the picture.
-        image_options: configuration -> arguments of the family's image processor, for models that
-            come without one.
-        image_inputs: the inputs that its model takes.
+        image_options: configuration -> what the family's image processor is made with, for models
+            that come without one.
+        image_inputs: what its model takes of that which the image processor gives.
+        asks: further arguments of the image processor.
         positions: the model, ids, who is looked at, inputs -> position ids [3, R, T]; None: places
             are counted one by one.
     """
@@ -62,6 +63,7 @@ class Family:
     image_options: Callable[[Any], dict[str, Any]]
     image_inputs: tuple[str, ...] = ("pixel_values",)
     positions: Callable[[Any, Tensor, Tensor, Inputs], Tensor] | None = None
+    asks: tuple[tuple[str, Any], ...] = ()
 
 
 class HfVlm(Part):
@@ -84,6 +86,7 @@ class HfVlm(Part):
         self.family = family
         self.hidden_size: int = text.hidden_size
         self.unread_id = unread_id(config)
+        self.cache_name = cache_name(self.model.model)
         if config.projector == "linear":
             self.model.model.multi_modal_projector = nn.Linear(
                 settings.vision_config.hidden_size, text.hidden_size
@@ -135,7 +138,7 @@ class HfVlm(Part):
             attention_mask=reading.mask.long(),
             position_ids=reading.positions,
             use_cache=reading.cache is not None,
-            **cached(self.model.model, reading.cache),
+            **{self.cache_name: reading.cache},
             **floats,
         ).last_hidden_state
 
@@ -243,9 +246,8 @@ def smolvlm_layout(inputs: Inputs, config: Any) -> Layout:
         for column in range(1, columns + 1):
             layout += [f"<fake_token_around_image><row_{row}_col_{column}>", count]
         layout.append("\n")
-    whole = "\n" if layout else ""
-    start = f"{whole}<fake_token_around_image><global-img>"
-    return [*layout, start, count, "<fake_token_around_image>"]
+    layout += ["\n"] if layout else []
+    return [*layout, "<fake_token_around_image><global-img>", count, "<fake_token_around_image>"]
 
 
 def smolvlm_options(config: Any) -> dict[str, Any]:
@@ -254,7 +256,6 @@ def smolvlm_options(config: Any) -> dict[str, Any]:
         "size": {"longest_edge": side},
         "max_image_size": {"longest_edge": side},
         "do_image_splitting": False,
-        "return_row_col_info": True,
     }
 
 
@@ -274,7 +275,12 @@ FAMILIES = {
     "llava_next": Family(llava_next_layout, llava_next_options, ("pixel_values", "image_sizes")),
     "qwen2_5_vl": Family(qwen_layout, qwen_options, GRID, qwen_positions),
     "qwen3_vl": Family(qwen_layout, qwen_options, GRID, qwen_positions),
-    "smolvlm": Family(smolvlm_layout, smolvlm_options, ("pixel_values", "pixel_attention_mask")),
+    "smolvlm": Family(
+        smolvlm_layout,
+        smolvlm_options,
+        ("pixel_values", "pixel_attention_mask"),
+        asks=(("return_row_col_info", True),),
+    ),
     "internvl": Family(internvl_layout, internvl_options),
 }
 

@@ -15,7 +15,7 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
 from lisa.errors import ModelError
-from lisa.model.config import SEG_TOKEN, LisaConfig
+from lisa.model.config import OFFICIAL, SEG_TOKEN, LisaConfig
 from lisa.model.conversation import (
     IMAGE_TOKEN,
     IMAGE_TOKEN_ID,
@@ -28,7 +28,6 @@ from lisa.model.conversation import (
 from lisa.model.interfaces import IGNORE_LABEL
 from lisa.model.legacy_tokenizer import LegacyTokenizer
 
-OFFICIAL = "official"
 ANY_QUESTION = "Q"  # an answer's ids do not depend on its question
 
 
