@@ -186,8 +186,8 @@ def test_the_table_of_words_is_compared_word_by_word(
 def word_logits(model: LisaModel, phrase_ids: Tensor) -> Tensor:
     """How true each phrase is of each class [N, 1000]."""
     prompts = model.phrase_prompts(phrase_ids)
-    keys = model.decoder.neck.semantic_keys.weight
-    return prompts @ keys / np.sqrt(prompts.shape[1]) + HERE_BIAS
+    keys = model.decoder.neck.semantic_keys.weight  # [P/2, 1000]
+    return prompts[:, len(keys) :] @ keys / np.sqrt(len(keys)) + HERE_BIAS
 
 
 def test_learn_words_teaches_that_cat_is_true_of_a_tabby(

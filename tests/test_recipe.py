@@ -303,7 +303,7 @@ def spread(values: Tensor) -> float:
         (
             {"stage": "ears"},
             LisaError,
-            "there is no stage 'ears'; expected one of eyes, words, mind",
+            "there is no stage 'ears'; expected one of eyes, self, words, mind",
         ),
         ({"steps_scale": 0.0}, LisaError, "steps-scale is 0.0; expected more than 0"),
         ({"steps_scale": -1.0}, LisaError, "steps-scale is -1.0; expected more than 0"),
@@ -312,7 +312,7 @@ def spread(values: Tensor) -> float:
         (
             {"stage": "tune"},
             LisaError,
-            "there is no stage 'tune'; expected one of eyes, words, mind",
+            "there is no stage 'tune'; expected one of eyes, self, words, mind",
         ),
         (
             {"kind": "large"},
