@@ -20,8 +20,8 @@ from lisa.model.build import empty_model
 from lisa.model.checkpoint import Checkpoint
 from lisa.model.config import LisaConfig
 from lisa.model.lisa import LisaModel
+from lisa.model.official import STANDARD_CLIP
 from lisa.model.plan import (
-    PAPERS_TOWER,
     PARTS,
     PRECISIONS,
     Part,
@@ -165,7 +165,7 @@ def test_an_official_checkpoint_is_planned_from_its_headers(official: Path) -> N
 
 def test_a_tower_that_is_not_there_counts_as_the_papers(official: Path) -> None:
     shutil.rmtree(official.parent / "tower")
-    config = CLIPVisionConfig(**PAPERS_TOWER)
+    config = CLIPVisionConfig(**STANDARD_CLIP)
     with torch.device("meta"):
         tower = sum(p.numel() for p in CLIPVisionModel(config).parameters())
     fields = json.loads((official / "config.json").read_text()) | {"mm_hidden_size": 1024}

@@ -22,7 +22,7 @@ from lisa.model.checkpoint import Checkpoint, read_json
 from lisa.model.config import LisaConfig
 from lisa.model.convert_official import lisa_config
 from lisa.model.lisa import LisaModel
-from lisa.model.official import Kind, kind_of, shape_of
+from lisa.model.official import STANDARD_CLIP, Kind, kind_of, shape_of
 from lisa.model.precision import part_of, quantised_layers
 from lisa.model.transfer import as_stored, merged, shapes_of
 
@@ -31,14 +31,6 @@ PRECISIONS = ("float32", "bfloat16", "8bit", "4bit")  # float16 is as large as b
 TOKENS = 1024  # of picture, question and answer together, unless the caller says otherwise
 RESERVE = 0.1  # share of free memory that is left alone: fragments, the CUDA context
 SCORES = 3  # maps of attention scores that exist at once: raw, with positions, normalised
-PAPERS_TOWER = {  # openai/clip-vit-large-patch14, which official checkpoints leave out
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "image_size": 224,
-    "patch_size": 14,
-}
 FORMULAS = {
     "weights": "numbers x 4 (float32) or 2 (16 bits) bytes; where the language model's linear "
     "layers are quantised, theirs x 1 + 4 a row (8 bits) or x 0.516 (4 bits)",
@@ -199,7 +191,7 @@ def config_of(directory: Path) -> LisaConfig:
 def tower_fields(directory: Path, fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """The configuration of an official model's vision tower: the one beside it, or the paper's."""
     named = directory.parent / str(fields.get("mm_vision_tower", "")) / "config.json"
-    return read_json(named) if named.is_file() else PAPERS_TOWER
+    return read_json(named) if named.is_file() else STANDARD_CLIP
 
 
 def make_plan(
