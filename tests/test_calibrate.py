@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 
 from lisa.data.knowledge import is_held_out, things
-from lisa.data.mixture import Photos
+from lisa.data.nano_data import Photos
 from lisa.errors import DataError
 from lisa.example import Example
 from lisa.model.build import build

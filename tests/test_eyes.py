@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lisa.data.imagenet import imagenet_classes, word_table
-from lisa.data.mixture import Photos, Stream
+from lisa.data.nano_data import Photos, Stream
 from lisa.data.photos import LabelledPhotos
 from lisa.example import Example
 from lisa.model.interfaces import Batch, DecodedMasks

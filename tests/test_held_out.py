@@ -17,7 +17,7 @@ from lisa.data.held_out import (
     what_is_asked,
 )
 from lisa.data.knowledge import is_held_out, things
-from lisa.data.mixture import Photos
+from lisa.data.nano_data import Photos
 from lisa.data.photos import Region
 from lisa.errors import DataError
 from lisa.example import Example

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lisa.data.knowledge import is_held_out, taught, things
-from lisa.data.mixture import Photos, Stream
+from lisa.data.nano_data import Photos, Stream
 from lisa.data.photos import LabelledPhotos
 from lisa.data.prompts import NAME_QUESTIONS
 from lisa.data.reasonseg import ReasonSeg

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from lisa.data.imagenet import imagenet_classes
-from lisa.data.mixture import Photos, Stream
+from lisa.data.nano_data import Photos, Stream
 from lisa.errors import DataError, LisaError
 from lisa.model import vlm
 from lisa.model.build import build

@@ -18,7 +18,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from lisa.data.knowledge import taught
-from lisa.data.mixture import Photos
+from lisa.data.nano_data import Photos
 from lisa.data.tasks import Asker
 from lisa.errors import DataError
 from lisa.evaluate import evaluate

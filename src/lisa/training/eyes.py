@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from lisa.data.imagenet import imagenet_classes, word_table, words_of_labels
 from lisa.data.knowledge import things
-from lisa.data.mixture import Photos
+from lisa.data.nano_data import Photos
 from lisa.data.photos import (
     LabelledPhotos,
     PhotoFolder,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lisa.data.imagenet import words_of_labels
 from lisa.data.knowledge import Thing, new_phrasings, taught, things
-from lisa.data.mixture import Photos
+from lisa.data.nano_data import Photos
 from lisa.data.photos import LabelledPhotos, Region, Scene, crop, labelled_folders, recolour, whole
 from lisa.data.prompts import (
     NAMING_QUESTIONS,

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from lisa.data.imagenet import imagenet_classes
-from lisa.data.mixture import Photos, Stream
+from lisa.data.nano_data import Photos, Stream
 from lisa.data.photos import PhotoFolder, labelled_folders
 from lisa.data.reasonseg import ReasonSeg
 from lisa.errors import DataError, LisaError

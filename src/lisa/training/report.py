@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 from transformers import TrainerState
 
-from lisa.data.mixture import BESIDE, SOURCES
+from lisa.data.nano_data import BESIDE, SOURCES
 from lisa.data.reasonseg import ReasonSeg
 from lisa.evaluate import Evaluation, evaluate
 from lisa.figures import polyline

@@ -10,8 +10,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from coco_folder import COLOURS, content, make_cutouts, make_folder
-from lisa.data import mixture
-from lisa.data.mixture import ANYWHERE, PATIENCE, SOURCES, Photos, Stream
+from lisa.data import nano_data
+from lisa.data.nano_data import ANYWHERE, PATIENCE, SOURCES, Photos, Stream
 from lisa.data.tasks import eye_examples
 from lisa.errors import DataError
 from lisa.example import Example
@@ -86,8 +86,8 @@ def test_sources_are_drawn_by_weight(root: Path, monkeypatch: pytest.MonkeyPatch
     drawn: Counter[str] = Counter()
     for name, folder in photos.folders.items():
         folder.names = {number: name for number in folder.names}
-    monkeypatch.setattr(mixture, "augment", lambda scene, random, **_: scene)
-    monkeypatch.setattr(mixture, "COMPOSITE_SHARE", 0.0)
+    monkeypatch.setattr(nano_data, "augment", lambda scene, random, **_: scene)
+    monkeypatch.setattr(nano_data, "COMPOSITE_SHARE", 0.0)
     for seed in range(600):
         drawn[photos.draw(np.random.default_rng(seed), 48).names[0]] += 1
     weights = np.array([SOURCES[name].weight for name in photos.folders])
@@ -105,7 +105,7 @@ def test_names_of_quite_other_photographs(root: Path) -> None:
 
 
 def test_a_scene_knows_what_is_elsewhere(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mixture, "COMPOSITE_SHARE", 0.0)
+    monkeypatch.setattr(nano_data, "COMPOSITE_SHARE", 0.0)
     photos = Photos(root)
     scenes = [photos.draw(np.random.default_rng(seed), 48) for seed in range(20)]
     assert {scene.elsewhere for scene in scenes} == {("plane", "saw"), ()}
@@ -113,7 +113,7 @@ def test_a_scene_knows_what_is_elsewhere(root: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_cutouts_are_pasted_on_some_views(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mixture, "COMPOSITE_SHARE", 0.0)
+    monkeypatch.setattr(nano_data, "COMPOSITE_SHARE", 0.0)
     photos = Photos(root)
     scenes = [photos.draw(np.random.default_rng(seed), 48) for seed in range(200)]
     assert 0.15 < np.mean(["plate" in scene.names for scene in scenes]) < 0.35
@@ -123,7 +123,7 @@ def test_a_share_of_the_views_is_composed(root: Path, monkeypatch: pytest.Monkey
     photos = Photos(root)
     assert photos.composer is not None
     assert photos.composer.names == ["cup", "dog", "hand", "handsaw", "plate"]
-    monkeypatch.setattr(mixture, "augment", lambda *parts, **settings: "a view")
+    monkeypatch.setattr(nano_data, "augment", lambda *parts, **settings: "a view")
     drawn = [photos.draw(np.random.default_rng(seed), 48) for seed in range(300)]
     assert 0.12 < sum(scene != "a view" for scene in drawn) / 300 < 0.28
 
