@@ -17,6 +17,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from lisa.data.own import OwnData
 from lisa.data.reasonseg import ReasonSeg
 from lisa.errors import DataError
 from lisa.example import Example
@@ -67,6 +68,9 @@ class DatasetKind:
 DATASETS: Mapping[str, DatasetKind] = {
     "reasonseg": DatasetKind(
         ReasonSeg, ("train", "val", "test"), "reason", "implicit questions, polygons"
+    ),
+    "own": DatasetKind(
+        OwnData, ("train", "val", "test"), "own", "a folder that `lisa data import` wrote"
     ),
 }
 

@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-
 from lisa.data.annotations.masks import read_mask
 from lisa.data.annotations.source import SPLITS, Source, find_picture
 from lisa.data.marked import (
@@ -135,9 +134,7 @@ def read_split(record: dict[str, Any]) -> str | None:
     return SPLITS[split] if split is not None else None
 
 
-def read_masks(
-    masks: Any, folder: Path, height: int, width: int
-) -> tuple[RunLengths, ...] | None:
+def read_masks(masks: Any, folder: Path, height: int, width: int) -> tuple[RunLengths, ...] | None:
     """All the forms that masks may have."""
     if masks is None:
         return None

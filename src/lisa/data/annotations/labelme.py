@@ -59,7 +59,10 @@ def read(source: Source, problems: Problems) -> Iterator[MarkedPicture]:
     for path in found:
         picture = problems.attempt(
             f"labelme file '{path}'",
-            read_file, path, source, problems,
+            read_file,
+            path,
+            source,
+            problems,
         )
         if picture:
             yield picture
@@ -133,9 +136,7 @@ def read_shape(shape: Any, height: int, width: int) -> tuple[str, RunLengths]:
         return label, drawn_mask(shape, points, height, width)
     outlines = {"rectangle": rectangle, "circle": circle}
     if kind not in outlines:
-        raise DataError(
-            f"a '{kind}' covers no area; expected a polygon, rectangle, circle or mask"
-        )
+        raise DataError(f"a '{kind}' covers no area; expected a polygon, rectangle, circle or mask")
     return label, filled([outlines[kind](*two(points, kind))], height, width)
 
 

@@ -72,9 +72,7 @@ def read_values(root: Path) -> dict[int, str]:
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     lines = [line for line in lines if line]
     first = 0 if lines and lines[0].lower() in BACKGROUNDS else 1
-    return {
-        value: plain_words(line) for value, line in enumerate(lines, start=first) if value > 0
-    }
+    return {value: plain_words(line) for value, line in enumerate(lines, start=first) if value > 0}
 
 
 def by_folder(image: Path, classes: list[Path]) -> MarkedPicture:
@@ -90,9 +88,7 @@ def by_folder(image: Path, classes: list[Path]) -> MarkedPicture:
     return marked(image, height, width, things)
 
 
-def by_value(
-    image: Path, folder: Path, values: dict[int, str], name: str | None
-) -> MarkedPicture:
+def by_value(image: Path, folder: Path, values: dict[int, str], name: str | None) -> MarkedPicture:
     """A picture whose mask tells the class by its values."""
     width, height = upright_size(image)
     path = mask_of(image, folder)

@@ -1,7 +1,7 @@
 """YOLO-seg: ``data.yaml`` and a text file of outlines for each picture.
 
-    data.yaml         names: [cup, plate] or {0: cup, 1: plate}; train:, val:, test: (folders), path:
-    images/…/A.jpg    labels/…/A.txt: a line a thing, CLASS x1 y1 x2 y2 …, in shares of the picture
+    data.yaml         names: [cup, plate] or {0: cup, 1: plate}; train, val, test: folders; path
+    images/…/A.jpg    labels/…/A.txt: a line a thing, CLASS x1 y1 x2 y2 …, shares of the picture
 
 Format: https://docs.ultralytics.com/datasets/segment/. A picture without a text file shows none of
 the names. Lines of five numbers are boxes, which have no outline, and are refused.
@@ -69,7 +69,11 @@ def read(source: Source, problems: Problems) -> Iterator[MarkedPicture]:
             found = True
             picture = problems.attempt(
                 f"'{image}'",
-                read_picture, image, names, split, problems,
+                read_picture,
+                image,
+                names,
+                split,
+                problems,
             )
             if picture:
                 yield picture
@@ -133,16 +137,18 @@ def read_picture(
     made = [
         problems.attempt(
             f"line {number} of '{path}'",
-            read_line, line, names, height, width,
+            read_line,
+            line,
+            names,
+            height,
+            width,
         )
         for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
     things = tuple(thing for thing in made if thing is not None)
     complete = len(things) == len(made)
-    return MarkedPicture(
-        image, image.name, height, width, things, complete=complete, split=split
-    )
+    return MarkedPicture(image, image.name, height, width, things, complete=complete, split=split)
 
 
 def read_line(line: str, names: dict[int, str], height: int, width: int) -> Thing:
