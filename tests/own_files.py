@@ -114,7 +114,7 @@ def make_coco(folder: Path, count: int = 10) -> Path:
 
 def make_yolo(folder: Path, count: int = 10) -> Path:
     """Eight in ten for training, the last ones for validation."""
-    for split, numbers in (("train", range(0, count - 2)), ("val", range(count - 2, count))):
+    for split, numbers in (("train", range(count - 2)), ("val", range(count - 2, count))):
         (folder / "images" / split).mkdir(parents=True)
         (folder / "labels" / split).mkdir(parents=True)
         for number in numbers:

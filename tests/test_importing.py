@@ -1,4 +1,4 @@
-"""Importing: every format becomes the same folder; splits without near duplicates; all or nothing."""
+"""Importing: every format becomes one folder; clean splits; all or nothing."""
 
 import json
 from pathlib import Path
@@ -176,7 +176,7 @@ def test_an_out_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
 def test_a_source_without_usable_pictures_is_refused(tmp_path: Path) -> None:
     source = make_labelme(tmp_path / "source", 1)
     (source / "p00.png").unlink()
-    with pytest.raises(DataError, match="no picture of .* can be used"):
+    with pytest.raises(DataError, match=r"no picture of .* can be used"):
         bring(source, tmp_path / "out", skip_bad=True)
     with pytest.raises(DataError, match="there is nothing at"):
         bring(tmp_path / "none", tmp_path / "out")

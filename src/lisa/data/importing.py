@@ -23,8 +23,9 @@ import numpy as np
 from lisa.data.annotations.readers import FORMATS, format_of
 from lisa.data.annotations.source import Source
 from lisa.data.likeness import fingerprint, groups_of
-from lisa.data.marked import MarkedPicture, Problems
+from lisa.data.marked import MarkedPicture
 from lisa.data.own import FORMAT, SETTINGS, SPLITS, VERSION, record_of
+from lisa.data.records import BadRecords
 from lisa.errors import DataError, OutputError
 from lisa.formats import json_bytes
 from lisa.image import load_image
@@ -90,13 +91,13 @@ def import_data(
         raise DataError(f"the share of training is {share}; expected 0 to 1")
     name = format_of(source, format_name)
     with new_folder(out) as folder:
-        problems = Problems(skip_bad)
+        bad = BadRecords(skip_bad)
         kept, prints = [], []
-        for picture in FORMATS[name].read(source, problems):
-            taken = problems.attempt(f"'{picture.name}'", take, picture, folder)
-            if taken:
-                kept.append(taken[0])
-                prints.append(taken[1])
+        for picture in FORMATS[name].read(source, bad):
+            with bad.of(f"'{picture.name}'"):
+                taken, seen = take(picture, folder)
+                kept.append(taken)
+                prints.append(seen)
         if not kept:
             raise DataError(f"no picture of '{source.path}' can be used; expected at least one")
         groups = groups_of(prints)
@@ -110,7 +111,7 @@ def import_data(
             things=sum(len(picture.things) for picture in kept),
             questions=sum(len(picture.written) for picture in kept),
             alike=len(kept) - len(groups),
-            skipped=problems.found,
+            skipped=bad.messages,
         )
         write_records(folder, kept, splits, imported)
     return imported

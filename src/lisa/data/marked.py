@@ -1,27 +1,24 @@
 """A picture and what people marked in it, before any question about it is chosen.
 
 Files of every annotation tool become these values, and own data are stored as them. A mask is held
-as COCO's compressed run lengths, so that a large set fits in memory. This file knows values and
-how a broken record is reported; it refuses to know files, formats and questions of its own.
+as COCO's compressed run lengths, so that a large set fits in memory. This file knows values; it
+refuses to know files and formats.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from lisa.errors import DataError, LisaError
+from lisa.data.coco_masks import decode_rle, decode_segmentation
+from lisa.errors import DataError
+from lisa.formats import run_lengths
 
-Arguments = ParamSpec("Arguments")
-Made = TypeVar("Made")
 RunLengths = dict[str, Any]  # {"size": [H, W], "counts": str}
-
-FARTHEST = 100_000  # pixels: a corner may lie outside its picture, but not in the void
 
 
 @dataclass(frozen=True)
@@ -71,36 +68,6 @@ class MarkedPicture:
     split: str | None = None
 
 
-@dataclass
-class Problems:
-    """Records that cannot be read: the first one ends the run, or they are skipped and listed."""
-
-    skip: bool = False
-    found: list[str] = field(default_factory=list)
-
-    def attempt(
-        self,
-        where: str,
-        make: Callable[Arguments, Made],
-        /,
-        *args: Arguments.args,
-        **kwargs: Arguments.kwargs,
-    ) -> Made | None:
-        """What ``make`` makes of the arguments; None where it fails and may be skipped.
-
-        Raises:
-            DataError: it fails and may not be skipped; the message begins with ``where``.
-        """
-        try:
-            return make(*args, **kwargs)
-        except LisaError as error:
-            message = f"{where}: {error}"
-            if not self.skip:
-                raise DataError(message) from error
-            self.found.append(message)
-            return None
-
-
 def plain_words(label: str) -> str:
     """A class name as people write it: "traffic_light" -> "traffic light".
 
@@ -123,25 +90,18 @@ def filled(polygons: list[Any], height: int, width: int) -> RunLengths:
         DataError: a polygon has fewer than three corners, a corner is not a position, or nothing
             of the picture is covered.
     """
-    flat = [corners(polygon, number) for number, polygon in enumerate(polygons)]
-    if not flat:
-        raise DataError("there is no polygon; expected at least one")
-    return covering(coco_mask.merge(coco_mask.frPyObjects(flat, height, width)))
+    return unpacked([flat(polygon) for polygon in polygons], height, width)
 
 
-def corners(polygon: Any, number: int = 0) -> list[float]:
-    """One polygon as [x1, y1, x2, y2, ...]."""
-    try:
-        points = np.array(polygon, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        raise DataError(f"polygon {number} is not all numbers; expected positions") from None
-    if points.ndim not in (1, 2) or points.size % 2 or (points.ndim == 2 and points.shape[1] != 2):
-        raise DataError(f"polygon {number} has {points.size} numbers; expected pairs of x and y")
-    if points.size < 6:
-        raise DataError(f"polygon {number} has {points.size // 2} points; expected at least 3")
-    if not np.all(np.abs(points) <= FARTHEST):
-        raise DataError(f"polygon {number} has a point that is NaN or beyond {FARTHEST:,} pixels")
-    return [float(value) for value in points.ravel()]
+def flat(polygon: Any) -> list[Any]:
+    """[[x, y], ...] as [x1, y1, x2, y2, ...]."""
+    if not isinstance(polygon, list):
+        raise DataError(f"an outline is a {type(polygon).__name__}; expected a list of corners")
+    if not any(isinstance(corner, list) for corner in polygon):
+        return polygon
+    if not all(isinstance(corner, list) and len(corner) == 2 for corner in polygon):
+        raise DataError("a corner is not [x, y]; expected two numbers for each")
+    return [value for corner in polygon for value in corner]
 
 
 def unpacked(segmentation: Any, height: int, width: int) -> RunLengths:
@@ -150,35 +110,7 @@ def unpacked(segmentation: Any, height: int, width: int) -> RunLengths:
     Raises:
         DataError: it is neither, is malformed, of another size, or covers nothing.
     """
-    if isinstance(segmentation, list):
-        return filled(segmentation, height, width)
-    if not isinstance(segmentation, dict):
-        kind = "missing" if segmentation is None else f"a {type(segmentation).__name__}"
-        raise DataError(f"'segmentation' is {kind}; expected polygons or run lengths")
-    if list(segmentation.get("size") or []) != [height, width]:
-        raise DataError(
-            f"mask of {segmentation.get('size')}, picture of {[height, width]}; "
-            "expected the same height and width"
-        )
-    counts = segmentation.get("counts")
-    try:
-        if isinstance(counts, list):
-            return covering(coco_mask.frPyObjects(segmentation, height, width))
-        return covering({"size": [height, width], "counts": counts.encode("ascii")})
-    except (AttributeError, IndexError, OverflowError, TypeError, ValueError) as error:
-        raise DataError(f"malformed run lengths ({error!r})") from error
-
-
-def covering(encoded: dict[str, Any]) -> RunLengths:
-    """Run lengths of pycocotools as ours, which are text; they must fill their size."""
-    height, width = (int(length) for length in encoded["size"])
-    decoded = coco_mask.decode(encoded)
-    area = int(coco_mask.area(encoded))
-    if np.count_nonzero(decoded) != area:  # too few: pycocotools leaves the rest open
-        raise DataError(f"malformed run lengths; expected as many as fill {[height, width]}")
-    if not area:
-        raise DataError("it covers no pixel of the picture; expected an area")
-    return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}
+    return packed(decode_segmentation(segmentation, height, width))
 
 
 def packed(mask: np.ndarray) -> RunLengths:
@@ -187,13 +119,14 @@ def packed(mask: np.ndarray) -> RunLengths:
     Raises:
         DataError: no pixel is True.
     """
-    return covering(coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8)))
+    if not mask.any():
+        raise DataError("it covers no pixel of the picture; expected an area")
+    return run_lengths(mask)
 
 
 def united(masks: list[RunLengths]) -> RunLengths:
     """All of at least one mask in one."""
-    merged = coco_mask.merge([{**mask, "counts": mask["counts"].encode()} for mask in masks])
-    return covering(merged)
+    return packed(np.logical_or.reduce([decode_rle(mask) for mask in masks]))
 
 
 def area_of(mask: RunLengths) -> int:

@@ -13,31 +13,32 @@ knows the folder and what is asked about a picture; it refuses to know other for
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from lisa.data.coco_masks import decode_rle
 from lisa.data.marked import MarkedPicture, RunLengths, Thing, Written
-from lisa.data.photos import Region, Scene, decode_rle, field, read_json
+from lisa.data.photos import Region, Scene
+from lisa.data.pictures import QUESTIONS, PictureSet, check_exists
 from lisa.data.prompts import absent_answer, present_answer
+from lisa.data.records import BadRecords, field, read_json
 from lisa.data.tasks import Target, named_example, pick, referring_targets, semantic_targets
-from lisa.errors import DataError, LisaError
+from lisa.errors import DataError
 from lisa.example import Example
-from lisa.image import load_image
 
 FORMAT, VERSION = "lisa-own-data", 1
 SETTINGS = "lisa.json"
 SPLITS = ("train", "val", "test")
-QUESTIONS = 5  # drawn of one picture
 REFERRING_SHARE = 0.5  # of draws may also ask for the left one, the large one ...
 ABSENT_SHARE = 0.3  # of draws also ask for a name that is not there
 
 
-class OwnData(Sequence[Example]):
+class OwnData(PictureSet):
     """The examples of an own-data folder: index in, same example out; and draws for training.
 
     The examples of a picture are, in this order: each written question; each name with all that
@@ -51,22 +52,32 @@ class OwnData(Sequence[Example]):
         root: the folder with ``lisa.json``.
         split: "train", "val" or "test"; None: all that there are.
         questions: at most so many are drawn of one picture.
+        skip_bad: leave out records that break the format, and name them in ``skipped``.
 
     Raises:
         DataError: no such folder or split, or a record is malformed; the message names both.
             Indexing raises ImageError for a broken picture.
     """
 
-    def __init__(self, root: str | Path, split: str | None = None, questions: int = QUESTIONS):
+    def __init__(
+        self,
+        root: str | Path,
+        split: str | None = None,
+        questions: int = QUESTIONS,
+        *,
+        skip_bad: bool = False,
+    ) -> None:
         self.root, self.split, self.questions = Path(root), split, questions
         settings = read_settings(self.root)
         self.name = f"own:{settings['name']}"
         self.names: list[str] = settings["names"]
+        bad = BadRecords(skip_bad)
         self.pictures = [
             picture
             for part in wanted_splits(self.root, settings, split)
-            for picture in read_split(self.root, part)
+            for picture in read_split(self.root, part, bad)
         ]
+        self.skipped = bad.messages
         self.photos = [
             picture.image for picture in self.pictures if isinstance(picture.image, Path)
         ]
@@ -79,19 +90,10 @@ class OwnData(Sequence[Example]):
     def __len__(self) -> int:
         return len(self._asked)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def example(self, index: int) -> Example:
         number, asked = self._asked[index]
-        picture, random = self.pictures[number], np.random.default_rng(index % len(self))
-        image = load_image(picture.image)
-        found = self._example(picture, image, asked, random)
-        ignore = decode_rle(picture.ignore) if picture.ignore else None
-        return replace(found, name=f"{picture.name}:{index % len(self)}", ignore=ignore)
+        made = self._example(number, asked, np.random.default_rng(index))
+        return replace(made, name=f"{made.name}:{index}")
 
     def draw(self, index: int, random: np.random.Generator) -> list[Example]:
         """Questions about picture ``index`` of ``photos``, in random words, as training asks them.
@@ -100,16 +102,13 @@ class OwnData(Sequence[Example]):
         several ("left cup") and a name that is not there; at least one.
         """
         picture = self.pictures[index]
-        image = load_image(picture.image)
         asked: list[Written | Target] = [*picture.written, *self._targets(picture, random)]
         absent = self._absent(picture)
         if absent and (not asked or random.random() < ABSENT_SHARE):
-            name = absent[int(random.integers(len(absent)))]
-            asked = [*pick(asked, self.questions - 1, random), self._missing(picture, name)]
+            missing = self._missing(picture, pick(absent, 1, random)[0])
+            asked = [*pick(asked, self.questions - 1, random), missing]
         chosen = pick(asked, self.questions, random)
-        ignore = decode_rle(picture.ignore) if picture.ignore else None
-        made = [self._example(picture, image, one, random) for one in chosen]
-        return [replace(one, name=picture.name, ignore=ignore) for one in made]
+        return [self._example(index, one, random) for one in chosen]
 
     def _askable(self, number: int, picture: MarkedPicture) -> Iterator[Written | str]:
         """What is asked about a picture in evaluation: questions and names."""
@@ -136,20 +135,22 @@ class OwnData(Sequence[Example]):
         return Target(name, np.zeros((picture.height, picture.width), bool))
 
     def _example(
-        self,
-        picture: MarkedPicture,
-        image: Image.Image,
-        asked: Written | Target | str,
-        random: np.random.Generator,
+        self, number: int, asked: Written | Target | str, random: np.random.Generator
     ) -> Example:
+        picture = self.pictures[number]
+        image = self.picture(self.photos[number])
         if isinstance(asked, Written):
-            return written_example(picture, image, asked, random)
-        if isinstance(asked, str):
-            masks = [decode_rle(thing.mask) for thing in picture.things if thing.name == asked]
-            missing = self._missing(picture, asked)
-            asked = Target(asked, np.logical_or.reduce(masks)) if masks else missing
-        made = named_example(image, asked, random)
-        return replace(made, tags=frozenset({"named" if asked.present else "absent"}))
+            made = written_example(picture, image, asked, random)
+        else:
+            target = self._named(picture, asked) if isinstance(asked, str) else asked
+            tags = frozenset({"named" if target.present else "absent"})
+            made = replace(named_example(image, target, random), tags=tags)
+        ignore = decode_rle(picture.ignore) if picture.ignore else None
+        return replace(made, name=picture.name, ignore=ignore)
+
+    def _named(self, picture: MarkedPicture, name: str) -> Target:
+        masks = [decode_rle(thing.mask) for thing in picture.things if thing.name == name]
+        return Target(name, np.logical_or.reduce(masks)) if masks else self._missing(picture, name)
 
 
 def written_example(
@@ -204,51 +205,47 @@ def wanted_splits(root: Path, settings: dict[str, Any], split: str | None) -> li
     return [split] if split is not None else there
 
 
-def read_split(root: Path, split: str) -> list[MarkedPicture]:
+def read_split(root: Path, split: str, bad: BadRecords) -> Iterator[MarkedPicture]:
     """The pictures of one split."""
     path = root / f"{split}.jsonl"
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise DataError(f"cannot read '{path}': {error.strerror}; expected JSONL") from error
-    return [
-        read_record(line, root, f"line {number} of '{path}'")
-        for number, line in enumerate(lines, start=1)
-    ]
+    for number, line in enumerate(lines, start=1):
+        picture = None
+        with bad.of(f"line {number} of '{path}'"):
+            picture = read_record(line, root)
+        if picture:
+            yield picture
 
 
-def read_record(line: bytes, root: Path, where: str) -> MarkedPicture:
+def read_record(line: bytes, root: Path) -> MarkedPicture:
     """One line as a picture; its file must be there."""
     try:
         record = json.loads(line)
     except ValueError as error:
-        raise DataError(f"{where} is not valid JSON: {error}") from error
-    image = root / field(record, "image", str, where)
-    if not image.is_file():
-        raise DataError(f"{where}: there is no picture '{image}'")
-    try:
-        return MarkedPicture(
-            image=image,
-            name=image.name,
-            height=field(record, "height", int, where),
-            width=field(record, "width", int, where),
-            things=tuple(
-                Thing(field(one, "name", str, where), read_mask(one.get("mask"), record))
-                for one in field(record, "things", list, where)
-            ),
-            written=tuple(
-                read_written(one, record) for one in field(record, "written", list, where)
-            ),
-            ignore=read_mask(record["ignore"], record) if record.get("ignore") else None,
-            complete=field(record, "complete", bool, where),
-            instances=field(record, "instances", bool, where),
-        )
-    except LisaError as error:
-        raise DataError(f"{where}: {error}") from error
+        raise DataError(f"it is not valid JSON: {error}") from error
+    image = check_exists(root / field(record, "image", str))
+    record = {**record, "size": [field(record, "height", int), field(record, "width", int)]}
+    return MarkedPicture(
+        image=image,
+        name=image.name,
+        height=record["height"],
+        width=record["width"],
+        things=tuple(
+            Thing(field(one, "name", str), read_mask(one.get("mask"), record))
+            for one in field(record, "things", list)
+        ),
+        written=tuple(read_written(one, record) for one in field(record, "written", list)),
+        ignore=read_mask(record["ignore"], record) if record.get("ignore") else None,
+        complete=field(record, "complete", bool),
+        instances=field(record, "instances", bool),
+    )
 
 
 def read_written(record: Any, picture: dict[str, Any]) -> Written:
-    questions = field(record, "questions", list, "a written question")
+    questions = field(record, "questions", list)
     masks = record.get("masks")
     if not questions or not all(isinstance(question, str) for question in questions):
         raise DataError("a written question has no text; expected at least one")
@@ -264,7 +261,7 @@ def read_written(record: Any, picture: dict[str, Any]) -> Written:
 def read_mask(mask: Any, picture: dict[str, Any]) -> RunLengths:
     """Run lengths of the picture's size; whether they are whole is seen when they are decoded."""
     size = mask.get("size") if isinstance(mask, dict) else None
-    if size != [picture["height"], picture["width"]] or not isinstance(mask.get("counts"), str):
+    if size != picture["size"] or not isinstance(mask.get("counts"), str):
         raise DataError(f"a mask of {size}; expected run lengths of the picture's size")
     return {"size": size, "counts": mask["counts"]}
 

@@ -17,20 +17,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lisa.data.annotations.source import SPLITS, Source, find_picture, load, load_or_none
+from lisa.data.annotations.source import SPLITS, Source, find_picture, load_or_none
 from lisa.data.marked import (
     MarkedPicture,
-    Problems,
     RunLengths,
     Thing,
     plain_words,
     united,
     unpacked,
 )
-from lisa.data.photos import field, is_crowd
+from lisa.data.photos import is_crowd
+from lisa.data.records import BadRecords, field, read_json
 from lisa.errors import DataError
 from lisa.image import upright_size
 
+Marked = tuple[str, RunLengths, bool]  # name, mask, whether a crowd
 PATTERNS = ("*.json", "annotations/*.json", "*/_annotations.coco.json")
 
 
@@ -55,7 +56,7 @@ def candidates(path: Path) -> list[Path]:
     return sorted(file for pattern in PATTERNS for file in path.glob(pattern))
 
 
-def read(source: Source, problems: Problems) -> Iterator[MarkedPicture]:
+def read(source: Source, bad: BadRecords) -> Iterator[MarkedPicture]:
     """The pictures of every file, in its order."""
     files = candidates(source.path)
     if source.path.is_dir():
@@ -64,15 +65,23 @@ def read(source: Source, problems: Problems) -> Iterator[MarkedPicture]:
         raise DataError(f"no COCO json in '{source.path}'; expected {', '.join(PATTERNS)}")
     several = len(files) > 1
     for path in files:
-        file = problems.attempt("COCO", CocoFile.open, path, source)
+        file = None
+        with bad.of():
+            file = CocoFile.open(path, source)
         if file:
-            yield from file.pictures(split_of(path) if several else None, problems)
+            yield from file.pictures(split_of(path) if several else None, bad)
 
 
 def split_of(path: Path) -> str | None:
     """The split that a file's name or its folder's tells: "instances_val2017.json" -> "val"."""
     words = re.findall(r"[a-z]+", f"{path.parent.name} {path.stem}".lower())
     return next((SPLITS[word] for word in reversed(words) if word in SPLITS), None)
+
+
+def image_of(record: Any, key: str) -> int | None:
+    """The number of a picture that a record gives, if it gives one."""
+    number = record.get(key) if isinstance(record, dict) else None
+    return number if isinstance(number, int) else None
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ class CocoFile:
 
     @classmethod
     def open(cls, path: Path, source: Source) -> CocoFile:
-        content = load(path)
+        content = read_json(path)
         names = {}
         for number, category in enumerate(field(content, "categories", list, f"'{path}'")):
             where = f"category {number} of '{path}'"
@@ -100,15 +109,14 @@ class CocoFile:
         images = field(content, "images", list, f"'{path}'")
         return cls(path, folders, images, names, field(content, "annotations", list, f"'{path}'"))
 
-    def pictures(self, split: str | None, problems: Problems) -> Iterator[MarkedPicture]:
+    def pictures(self, split: str | None, bad: BadRecords) -> Iterator[MarkedPicture]:
         """Each picture with its things; without those that cannot be read."""
         records: dict[int, dict[str, Any]] = {}
         for number, record in enumerate(self.images):
-            where = f"image {number} of '{self.path}'"
-            checked = problems.attempt(where, self.checked, record)
-            if checked:
+            with bad.of(f"image {number} of '{self.path}'"):
+                checked = self.checked(record)
                 records[checked["id"]] = checked
-        found, incomplete = self.by_picture(records, problems)
+        found, incomplete = self.by_picture(records, bad)
         for key, record in records.items():
             crowds = [mask for _, mask, crowd in found[key] if crowd]
             yield MarkedPicture(
@@ -124,39 +132,36 @@ class CocoFile:
 
     def checked(self, record: Any) -> dict[str, Any]:
         """An image's record with its file and its size, which must be the file's own."""
-        name = field(record, "file_name", str, "record")
+        name = field(record, "file_name", str)
         path = find_picture(name, self.folders)
         width, height = upright_size(path)
         told = [record.get("height", height), record.get("width", width)]
         if told != [height, width]:
             raise DataError(f"'{name}' is said to be {told}, and is {[height, width]}")
-        key = field(record, "id", int, "record")
+        key = field(record, "id", int)
         return {"id": key, "file_name": name, "path": path, "height": height, "width": width}
 
     def by_picture(
-        self, records: dict[int, dict[str, Any]], problems: Problems
-    ) -> tuple[dict[int, list[tuple[str, RunLengths, bool]]], set[int]]:
-        """(name, mask, whether a crowd) for each picture, and the pictures that lack some."""
-        found: dict[int, list[tuple[str, RunLengths, bool]]] = {key: [] for key in records}
-        known = {record.get("id") for record in self.images if isinstance(record, dict)}
+        self, records: dict[int, dict[str, Any]], bad: BadRecords
+    ) -> tuple[dict[int, list[Marked]], set[int]]:
+        """What is marked in each picture, and the pictures where something could not be read."""
+        found: dict[int, list[Marked]] = {key: [] for key in records}
+        skipped = {image_of(record, "id") for record in self.images} - records.keys()
         incomplete: set[int] = set()
         for number, annotation in enumerate(self.annotations):
-            image = annotation.get("image_id") if isinstance(annotation, dict) else None
-            if image in known and image not in found:
-                continue  # its picture was skipped
-            where = f"annotation {number} of '{self.path}'"
-            made = problems.attempt(where, self.marked, annotation, records)
-            if made:
-                found[annotation["image_id"]].append(made)
-            elif isinstance(image, int):
+            image, before = image_of(annotation, "image_id"), len(bad.messages)
+            if image is not None and image in skipped:
+                continue
+            with bad.of(f"annotation {number} of '{self.path}'"):
+                marked = self.marked(annotation, records)
+                found[annotation["image_id"]].append(marked)
+            if image is not None and len(bad.messages) > before:
                 incomplete.add(image)
         return found, incomplete
 
-    def marked(
-        self, annotation: Any, records: dict[int, dict[str, Any]]
-    ) -> tuple[str, RunLengths, bool]:
-        image = field(annotation, "image_id", int, "record")
-        category = field(annotation, "category_id", int, "record")
+    def marked(self, annotation: Any, records: dict[int, dict[str, Any]]) -> Marked:
+        image = field(annotation, "image_id", int)
+        category = field(annotation, "category_id", int)
         if image not in records:
             raise DataError(f"image_id {image} is not among the images")
         if category not in self.names:

@@ -20,7 +20,6 @@ from lisa.data.annotations.masks import read_mask
 from lisa.data.annotations.source import SPLITS, Source, find_picture
 from lisa.data.marked import (
     MarkedPicture,
-    Problems,
     RunLengths,
     Thing,
     Written,
@@ -29,7 +28,7 @@ from lisa.data.marked import (
     plain_words,
     unpacked,
 )
-from lisa.data.photos import field
+from lisa.data.records import BadRecords, field
 from lisa.errors import DataError
 from lisa.example import check_question
 from lisa.image import upright_size
@@ -50,7 +49,7 @@ def lines_file(path: Path) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
-def read(source: Source, problems: Problems) -> Iterator[MarkedPicture]:
+def read(source: Source, bad: BadRecords) -> Iterator[MarkedPicture]:
     """The pictures in the order of their first lines, each with all its lines."""
     path = lines_file(source.path)
     if path is None:
@@ -58,12 +57,9 @@ def read(source: Source, problems: Problems) -> Iterator[MarkedPicture]:
     pictures: dict[Path, MarkedPicture] = {}
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         if line.strip():
-            where = f"line {number} of '{path}'"
-            made = problems.attempt(where, read_line, line, path.parent, source.images)
-            if made:
-                assert isinstance(made.image, Path)
-                before = pictures.get(made.image)
-                pictures[made.image] = joined(before, made) if before else made
+            with bad.of(f"line {number} of '{path}'"):
+                image, made = read_line(line, path.parent, source.images)
+                pictures[image] = joined(pictures[image], made) if image in pictures else made
     yield from pictures.values()
 
 
@@ -77,25 +73,25 @@ def joined(one: MarkedPicture, other: MarkedPicture) -> MarkedPicture:
     )
 
 
-def read_line(line: bytes, folder: Path, images: Path | None) -> MarkedPicture:
-    """One line as a picture with one thing or one question."""
+def read_line(line: bytes, folder: Path, images: Path | None) -> tuple[Path, MarkedPicture]:
+    """One line as a picture with one thing or one question, and its file."""
     try:
         record = json.loads(line)
     except ValueError as error:
         raise DataError(f"it is not valid JSON: {error}") from error
-    image = find_picture(field(record, "image", str, "record"), (images, folder, folder / "images"))
+    image = find_picture(field(record, "image", str), (images, folder, folder / "images"))
     unknown = sorted(record.keys() - FIELDS)
     if unknown:
         raise DataError(f"'{unknown[0]}' is unknown; expected {', '.join(sorted(FIELDS))}")
     width, height = upright_size(image)
     masks = read_masks(record.get("masks"), folder, height, width)
-    name = plain_words(field(record, "name", str, "record")) if record.get("name") else ""
+    name = plain_words(field(record, "name", str)) if record.get("name") else ""
     questions = read_questions(record)
     if not questions and not (name and masks):
         raise DataError("there is no question; expected 'question', or 'name' and 'masks'")
     things = () if questions else tuple(Thing(name, mask) for mask in masks or ())
     written = Written(questions, text(record, "answer"), masks, name, text(record, "kind") or "")
-    return MarkedPicture(
+    return image, MarkedPicture(
         image,
         image.name,
         height,
@@ -116,7 +112,7 @@ def read_questions(record: dict[str, Any]) -> tuple[str, ...]:
         return (check_question(one),)
     if several is None:
         return ()
-    wordings = field(record, "questions", list, "record")
+    wordings = field(record, "questions", list)
     if not wordings:
         raise DataError("'questions' is empty; expected at least one")
     return tuple(check_question(wording) for wording in wordings)
@@ -124,7 +120,7 @@ def read_questions(record: dict[str, Any]) -> tuple[str, ...]:
 
 def text(record: dict[str, Any], key: str) -> str | None:
     """A field that may be missing or null."""
-    return None if record.get(key) is None else field(record, key, str, "record")
+    return None if record.get(key) is None else field(record, key, str)
 
 
 def read_split(record: dict[str, Any]) -> str | None:

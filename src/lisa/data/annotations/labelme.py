@@ -18,19 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from lisa.data.annotations.source import Source, find_picture, load, load_or_none
+from lisa.data.annotations.source import Source, find_picture, load_or_none
 from lisa.data.marked import (
     MarkedPicture,
-    Problems,
     RunLengths,
     Thing,
-    corners,
     filled,
+    flat,
     packed,
     plain_words,
     united,
 )
-from lisa.data.photos import field
+from lisa.data.records import BadRecords, field, read_json
 from lisa.errors import DataError
 from lisa.image import load_image, upright_size
 
@@ -51,26 +50,22 @@ def files(path: Path) -> list[Path]:
     return sorted(path.rglob("*.json"))
 
 
-def read(source: Source, problems: Problems) -> Iterator[MarkedPicture]:
+def read(source: Source, bad: BadRecords) -> Iterator[MarkedPicture]:
     """The picture of each file."""
     found = files(source.path)
     if not found:
         raise DataError(f"no labelme files in '{source.path}'; expected NAME.json")
     for path in found:
-        picture = problems.attempt(
-            f"labelme file '{path}'",
-            read_file,
-            path,
-            source,
-            problems,
-        )
+        picture = None
+        with bad.of(f"labelme file '{path}'"):
+            picture = read_file(path, source, bad)
         if picture:
             yield picture
 
 
-def read_file(path: Path, source: Source, problems: Problems) -> MarkedPicture:
+def read_file(path: Path, source: Source, bad: BadRecords) -> MarkedPicture:
     """One file; shapes that cannot be read end it or are skipped."""
-    content = load(path)
+    content = read_json(path)
     shapes = field(content, "shapes", list, "the file")
     image, name = find_image(content, path, source)
     width, height = upright_size(image)
@@ -78,19 +73,14 @@ def read_file(path: Path, source: Source, problems: Problems) -> MarkedPicture:
     if told != [height, width]:
         raise DataError(f"its picture is said to be {told}, and is {[height, width]}")
     groups: dict[tuple[str, Any], list[RunLengths]] = {}
-    complete = True
+    before = len(bad.messages)
     for number, shape in enumerate(shapes):
-        where = f"shape {number}"
-        if problems.skip:
-            where = f"shape {number} of '{path}'"
-        made = problems.attempt(where, read_shape, shape, height, width)
-        if made:
-            label, mask = made
+        with bad.of(f"shape {number} of '{path.name}'" if bad.skip else f"shape {number}"):
+            label, mask = read_shape(shape, height, width)
             group = shape.get("group_id")
-            groups.setdefault((label, ("alone", number) if group is None else group), []).append(
-                mask
-            )
-        complete = complete and made is not None
+            thing = (label, ("alone", number) if group is None else group)
+            groups.setdefault(thing, []).append(mask)
+    complete = len(bad.messages) == before
     ignored = [mask for (label, _), masks in groups.items() if label == IGNORED for mask in masks]
     return MarkedPicture(
         image=image,
@@ -125,8 +115,8 @@ def find_image(content: Any, path: Path, source: Source) -> tuple[Path | bytes, 
 
 def read_shape(shape: Any, height: int, width: int) -> tuple[str, RunLengths]:
     """(label, mask) of one shape."""
-    label = field(shape, "label", str, "record")
-    points = field(shape, "points", list, "record")
+    label = field(shape, "label", str)
+    points = field(shape, "points", list)
     kind = shape.get("shape_type") or "polygon"
     if label not in (IGNORED, BACKGROUND):
         plain_words(label)
@@ -144,7 +134,13 @@ def two(points: list[Any], kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Both points of a shape that has two."""
     if len(points) != 2:
         raise DataError(f"a {kind} has {len(points)} points; expected 2")
-    first, second, _ = np.reshape(corners([*points, [0, 0]]), (3, 2))
+    values = flat(points)
+    try:
+        first, second = np.array(values, np.float64).reshape(2, 2)
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"the points of a {kind} are not numbers; expected [x, y]") from None
+    if not np.all(np.isfinite(values)):
+        raise DataError(f"a point of a {kind} is NaN; expected a position")
     return first, second
 
 
@@ -166,7 +162,7 @@ def drawn_mask(shape: Any, points: list[Any], height: int, width: int) -> RunLen
     """A mask drawn pixel by pixel: a PNG in base64, and the box where it lies."""
     left, top = (int(value) for value in two(points, "mask")[0])
     try:
-        png = base64.b64decode(field(shape, "mask", str, "record"), validate=True)
+        png = base64.b64decode(field(shape, "mask", str), validate=True)
     except ValueError as error:
         raise DataError(f"'mask' is not base64 ({error})") from error
     inside = np.asarray(load_image(png))[..., 0] > 0

@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from lisa.data.annotations.source import Source, load, pictures_in
+from lisa.data.annotations.source import Source, pictures_in
 from lisa.data.marked import (
     MarkedPicture,
-    Problems,
     RunLengths,
     Thing,
     packed,
     plain_words,
 )
+from lisa.data.records import BadRecords, read_json
 from lisa.errors import DataError
 from lisa.image import upright_size
 
@@ -39,7 +39,7 @@ def recognise(source: Source) -> bool:
     return (source.path / "images").is_dir() and (source.path / "masks").is_dir()
 
 
-def read(source: Source, problems: Problems) -> Iterator[MarkedPicture]:
+def read(source: Source, bad: BadRecords) -> Iterator[MarkedPicture]:
     """The pictures that have a mask; a picture without any is an error."""
     folder = source.path / "masks"
     if not recognise(source):
@@ -47,10 +47,12 @@ def read(source: Source, problems: Problems) -> Iterator[MarkedPicture]:
     classes = sorted(path for path in folder.iterdir() if path.is_dir())
     values = {} if classes or source.name else read_values(source.path)
     for image in pictures_in(source.images or source.path / "images"):
-        if classes:
-            made = problems.attempt(f"'{image}'", by_folder, image, classes)
-        else:
-            made = problems.attempt(f"'{image}'", by_value, image, folder, values, source.name)
+        made = None
+        with bad.of(f"'{image}'"):
+            if classes:
+                made = by_folder(image, classes)
+            else:
+                made = by_value(image, folder, values, source.name)
         if made:
             yield made
 
@@ -58,7 +60,7 @@ def read(source: Source, problems: Problems) -> Iterator[MarkedPicture]:
 def read_values(root: Path) -> dict[int, str]:
     """Names by value."""
     if (root / "names.json").is_file():
-        content = load(root / "names.json")
+        content = read_json(root / "names.json")
         try:
             return {int(value): plain_words(str(name)) for value, name in content.items()}
         except (AttributeError, ValueError) as error:

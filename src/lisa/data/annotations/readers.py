@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from lisa.data.annotations import coco, jsonl, labelme, masks, yolo
 from lisa.data.annotations.source import Source
-from lisa.data.marked import MarkedPicture, Problems
+from lisa.data.marked import MarkedPicture
+from lisa.data.records import BadRecords
 from lisa.errors import DataError
 
 
@@ -19,7 +20,7 @@ class Format:
     """How to recognise and how to read one format."""
 
     recognise: Callable[[Source], bool]
-    read: Callable[[Source, Problems], Iterator[MarkedPicture]]
+    read: Callable[[Source, BadRecords], Iterator[MarkedPicture]]
     summary: str  # one line
 
 

@@ -1,16 +1,16 @@
 """Where annotations come from, and what the readers of all formats share.
 
-This file knows paths and JSON; it refuses to know any one format.
+This file knows paths; it refuses to know any one format.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lisa.data.records import read_json
 from lisa.errors import DataError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".jp2")
@@ -39,24 +39,10 @@ class Source:
     name: str | None = None
 
 
-def load(path: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        DataError: it cannot be read or is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"cannot read '{path}': {error.strerror}; expected a JSON file") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"'{path}' is not valid JSON: {error}") from error
-
-
 def load_or_none(path: Path) -> Any:
     """The content of a JSON file; None where there is none: for guessing what a file is."""
     try:
-        return load(path)
+        return read_json(path)
     except DataError:
         return None
 

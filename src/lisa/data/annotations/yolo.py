@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from lisa.data.annotations.source import Source, pictures_in
-from lisa.data.marked import MarkedPicture, Problems, Thing, filled, plain_words
+from lisa.data.marked import MarkedPicture, Thing, filled, plain_words
+from lisa.data.records import BadRecords
 from lisa.errors import DataError
 from lisa.image import upright_size
 
@@ -54,7 +55,7 @@ def settings(path: Path) -> Any:
         raise DataError(f"'{path}' is not YAML: {' '.join(str(error).split())}") from error
 
 
-def read(source: Source, problems: Problems) -> Iterator[MarkedPicture]:
+def read(source: Source, bad: BadRecords) -> Iterator[MarkedPicture]:
     """The pictures of every split."""
     path = settings_file(source.path)
     if path is None:
@@ -67,14 +68,9 @@ def read(source: Source, problems: Problems) -> Iterator[MarkedPicture]:
     for split in SPLITS:
         for image in images_of(content, split, path):
             found = True
-            picture = problems.attempt(
-                f"'{image}'",
-                read_picture,
-                image,
-                names,
-                split,
-                problems,
-            )
+            picture = None
+            with bad.of(f"'{image}'"):
+                picture = read_picture(image, names, split, bad)
             if picture:
                 yield picture
     if not found:
@@ -124,9 +120,7 @@ def labels_of(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def read_picture(
-    image: Path, names: dict[int, str], split: str, problems: Problems
-) -> MarkedPicture:
+def read_picture(image: Path, names: dict[int, str], split: str, bad: BadRecords) -> MarkedPicture:
     """One picture with the lines of its text file."""
     width, height = upright_size(image)
     path = labels_of(image)
@@ -134,21 +128,15 @@ def read_picture(
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read '{path}' ({error}); expected text") from error
-    made = [
-        problems.attempt(
-            f"line {number} of '{path}'",
-            read_line,
-            line,
-            names,
-            height,
-            width,
-        )
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
-    things = tuple(thing for thing in made if thing is not None)
-    complete = len(things) == len(made)
-    return MarkedPicture(image, image.name, height, width, things, complete=complete, split=split)
+    things, before = [], len(bad.messages)
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            with bad.of(f"line {number} of '{path}'"):
+                things.append(read_line(line, names, height, width))
+    complete = len(bad.messages) == before
+    return MarkedPicture(
+        image, image.name, height, width, tuple(things), complete=complete, split=split
+    )
 
 
 def read_line(line: str, names: dict[int, str], height: int, width: int) -> Thing:
