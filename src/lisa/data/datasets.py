@@ -20,6 +20,7 @@ import numpy as np
 
 from lisa.data.instances import paco_lvis, pascal_part
 from lisa.data.multi import LisaPlusInstances, Muse
+from lisa.data.own import OwnData
 from lisa.data.pictures import PictureSet, WithoutBad
 from lisa.data.reasonseg import ReasonSeg
 from lisa.data.refer import CLEF_PHOTOS, Refer, Referring
@@ -132,6 +133,7 @@ DATASETS: Mapping[str, DatasetKind] = {
     "lisa++": DatasetKind(
         LisaPlusInstances, (), "reason", "instances of COCO, asked for implicitly"
     ),
+    "own": DatasetKind(OwnData, TRAIN_VAL_TEST, "own", "a folder that `lisa data import` wrote"),
 }
 
 
