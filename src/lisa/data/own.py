@@ -197,6 +197,11 @@ def read_settings(root: Path) -> dict[str, Any]:
     return dict(settings)
 
 
+def own_splits(root: Path) -> list[str]:
+    """The splits of an own-data folder; [] where ``root`` is none."""
+    return wanted_splits(root, read_settings(root), None) if (root / SETTINGS).is_file() else []
+
+
 def wanted_splits(root: Path, settings: dict[str, Any], split: str | None) -> list[str]:
     """The split asked for, or all that there are; none may be without pictures."""
     there = [name for name in SPLITS if settings["splits"].get(name)]
