@@ -112,45 +112,6 @@ class ReasonSeg(PictureSet):
         return len(self.photos)
 
     def example(self, index: int) -> Example:
-        annotation = self._annotations[index]
-        return self._example(index, annotation.texts[0], annotation.answer)
-
-    def draw(self, index: int, random: np.random.Generator) -> list[Example]:
-        annotation = self._annotations[index]
-        texts = drawn(annotation.texts, random)
-        explanation = self.explanations.get(self.photos[index].name)
-        if explanation is None:
-            return [self._asked(index, text, random) for text in texts]
-        if random.random() < self.explain:
-            return [self._explained(index, text, explanation) for text in texts]
-        if random.random() < 0.5:
-            return [self._asked(index, text, random) for text in texts]
-        return [self._pointed_and_explained(index, text, explanation, random) for text in texts]
-
-    def questions(self, index: int) -> tuple[str, ...]:
-        """All the texts of a sample: the same question in other words."""
-        return self._annotations[index].texts
-
-    def _asked(self, index: int, text: str, random: np.random.Generator) -> Example:
-        annotation = self._annotations[index]
-        question = paper_question(text, random, sentence=annotation.is_sentence)
-        example = self._example(index, question, annotation.answer or paper_answer(random))
-        if annotation.answer or example.mask.any():
-            return example
-        return replace(example, answer=absent_answer(annotation.phrase or SOME_THING))
-
-    def _pointed_and_explained(
-        self, index: int, text: str, explanation: str, random: np.random.Generator
-    ) -> Example:
-        question = paper_explained_question(text, random)
-        return self._example(index, question, f"{paper_answer(random)} {explanation}")
-
-    def _explained(self, index: int, text: str, explanation: str) -> Example:
-        example = self._example(index, text, explanation)
-        nothing = np.zeros((0, example.image.height, example.image.width), bool)
-        return replace(example, masks=nothing)
-
-    def _example(self, index: int, question: str, answer: str | None) -> Example:
         photo, annotation = self.photos[index], self._annotations[index]
         image = self.picture(photo)
         label_map = rasterise(annotation.shapes, image.height, image.width)
@@ -158,14 +119,51 @@ class ReasonSeg(PictureSet):
         present = bool(target.any()) and not annotation.absent
         return Example(
             image=image,
-            question=question,
-            answer=answer,
+            question=annotation.texts[0],
+            answer=annotation.answer,
             masks=target[np.newaxis][: int(present)],  # [1, H, W] or [0, H, W]
             ignore=label_map == IGNORE,
             name=photo.name,
             tags=frozenset({"long" if annotation.is_sentence else "short", annotation.kind} - {""}),
             phrase=annotation.phrase,
         )
+
+    def draw(self, index: int, random: np.random.Generator) -> list[Example]:
+        example = self.example(index)
+        texts = drawn(self._annotations[index].texts, random)
+        explanation = self.explanations.get(self.photos[index].name)
+        if explanation is None:
+            return [_asked(example, text, random) for text in texts]
+        if random.random() < self.explain:
+            return [_explained(example, text, explanation) for text in texts]
+        if random.random() < 0.5:
+            return [_asked(example, text, random) for text in texts]
+        return [_pointed_and_explained(example, text, explanation, random) for text in texts]
+
+    def questions(self, index: int) -> tuple[str, ...]:
+        """All the texts of a sample: the same question in other words."""
+        return self._annotations[index].texts
+
+
+def _asked(example: Example, text: str, random: np.random.Generator) -> Example:
+    """Asked as in the paper; an answer that the file has stays."""
+    question = paper_question(text, random, sentence="long" in example.tags)
+    answer = example.answer or paper_answer(random)
+    if not example.answer and not example.mask.any():
+        answer = absent_answer(example.phrase or SOME_THING)
+    return replace(example, question=question, answer=answer)
+
+
+def _pointed_and_explained(
+    example: Example, text: str, explanation: str, random: np.random.Generator
+) -> Example:
+    question = paper_explained_question(text, random)
+    return replace(example, question=question, answer=f"{paper_answer(random)} {explanation}")
+
+
+def _explained(example: Example, text: str, explanation: str) -> Example:
+    nothing = np.zeros((0, example.image.height, example.image.width), bool)
+    return replace(example, question=text, answer=explanation, masks=nothing)
 
 
 def reasonseg_splits(root: Path) -> list[str | None]:
