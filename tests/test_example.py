@@ -90,6 +90,8 @@ def test_mask_of_unknown_masks_is_an_error() -> None:
         ("name", None, DataError, "expected str, got NoneType"),
         ("tags", {"long"}, DataError, "expected frozenset, got set"),
         ("tags", frozenset({1}), DataError, "expected str, got int"),
+        ("further", [("who?", "it")], DataError, "expected tuple, got list"),
+        ("further", ("who?",), DataError, "expected tuple, got str"),
     ],
 )
 def test_a_bad_field_is_named_with_expected_and_actual(

@@ -7,14 +7,21 @@ from lisa.data.prompts import (
     LISTING_QUESTIONS,
     NAME_QUESTIONS,
     NAMING_QUESTIONS,
+    PAPER_PHRASE_QUESTIONS,
     absent_answer,
     choose,
+    listed,
     listing_answer,
     name_question,
     other_words,
+    paper_answer,
+    paper_explained_question,
+    paper_question,
+    paper_validation_question,
     present_answer,
     with_article,
 )
+from lisa.example import MASK_PLACE
 
 
 def test_each_template_holds_the_name_once() -> None:
@@ -100,3 +107,38 @@ def test_no_template_spells_the_special_token() -> None:
     placed = [text for texts in NAMING_QUESTIONS.values() for text in texts]
     texts = [*NAME_QUESTIONS, *LISTING_QUESTIONS, *placed, present_answer("x"), absent_answer("x")]
     assert not any("[" in text for text in texts)
+
+
+def test_questions_of_the_paper() -> None:
+    random = np.random.default_rng(0)
+    phrases = {paper_question("The LAMP", random) for _ in range(100)}
+    assert phrases == {template.format("the lamp") for template in PAPER_PHRASE_QUESTIONS}
+    sentences = {paper_question("What is lit?", random, sentence=True) for _ in range(100)}
+    assert sentences == {
+        "What is lit? Please respond with segmentation mask.",
+        "What is lit? Please output segmentation mask.",
+    }
+    explained = {paper_explained_question("What is lit?", random) for _ in range(100)}
+    assert len(explained) == 3
+    assert all(question.startswith("What is lit? Please output") for question in explained)
+
+
+def test_validation_of_the_paper_asks_one_way() -> None:
+    phrase = "What is Lamp in this image? Please output segmentation mask."
+    assert paper_validation_question("Lamp") == phrase
+    sentence = paper_validation_question("What is lit?", sentence=True)
+    assert sentence == "What is lit? Please output segmentation mask."
+
+
+def test_answers_of_the_paper_have_one_place_for_the_mask() -> None:
+    random = np.random.default_rng(0)
+    answers = {paper_answer(random) for _ in range(100)}
+    assert len(answers) == 5
+    assert all(answer.count(MASK_PLACE) == 1 for answer in answers)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"), [(["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")]
+)
+def test_words_are_listed(words: list[str], text: str) -> None:
+    assert listed(words) == text

@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lisa.data.prompts import PAPER_ANSWERS, PAPER_SENTENCE_QUESTIONS
 from lisa.data.reasonseg import IGNORE, TARGET, ReasonSeg, Shape, rasterise
 from lisa.errors import DataError, ImageError
+from lisa.example import MASK_PLACE, Example
 
 GOLDEN = Path(os.environ.get("LISA_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 needs_golden = pytest.mark.skipif(
@@ -219,6 +221,94 @@ def test_a_split_is_a_folder_of_the_root(tmp_path: Path) -> None:
         ReasonSeg(tmp_path)
     with pytest.raises(DataError, match=r"cannot open ReasonSeg folder '.*test': no such folder"):
         ReasonSeg(tmp_path, "test")
+
+
+def test_several_splits_are_joined(tmp_path: Path) -> None:
+    write_sample(tmp_path / "train", "t")
+    write_sample(tmp_path / "val", "v")
+    assert [example.name for example in ReasonSeg(tmp_path, "train_val")] == ["t.jpg", "v.jpg"]
+    with pytest.raises(DataError, match=r"train_test': no such folder"):
+        ReasonSeg(tmp_path, "train_test")
+
+
+@pytest.mark.parametrize("home", ["", "ReasonSeg", "reason_seg/ReasonSeg"])
+def test_the_folder_of_all_data_sets_will_do(tmp_path: Path, home: str) -> None:
+    write_sample(tmp_path / home / "train_1")
+    assert len(ReasonSeg(tmp_path, "train_1")) == 1
+
+
+# Drawing
+
+
+def draws(dataset: ReasonSeg, count: int = 60) -> list[Example]:
+    """What some generators draw from the first photo."""
+    return [e for seed in range(count) for e in dataset.draw(0, np.random.default_rng(seed))]
+
+
+def test_at_most_three_wordings_are_asked_as_in_the_paper(tmp_path: Path) -> None:
+    texts = ["Where to sit?", "a seat", "the chair", "to rest"]
+    write_sample(tmp_path, content=annotation(text=texts, is_sentence=True))
+    dataset = ReasonSeg(tmp_path)
+    assert len(dataset.draw(0, np.random.default_rng(0))) == 3
+    asked = {template.format(text) for template in PAPER_SENTENCE_QUESTIONS for text in texts}
+    assert {example.question for example in draws(dataset)} == asked
+    answers = {answer.format(MASK_PLACE) for answer in PAPER_ANSWERS}
+    assert {example.answer for example in draws(dataset)} == answers
+
+
+def test_phrases_are_lower_cased_and_sentences_are_not(tmp_path: Path) -> None:
+    write_sample(tmp_path, content=annotation(text=["The LAMP"]))
+    assert all("the lamp" in example.question for example in draws(ReasonSeg(tmp_path)))
+    write_sample(tmp_path, content=annotation(text=["The LAMP"], is_sentence=True))
+    assert all("The LAMP" in example.question for example in draws(ReasonSeg(tmp_path)))
+
+
+def test_an_answer_of_the_file_stays(tmp_path: Path) -> None:
+    write_sample(tmp_path, content=annotation(answer="The chair."))
+    assert {example.answer for example in draws(ReasonSeg(tmp_path))} == {"The chair."}
+
+
+@pytest.mark.parametrize(("name", "said"), [("lamp", "lamp"), (None, "such thing")])
+def test_what_is_absent_is_answered_so(tmp_path: Path, name: str | None, said: str) -> None:
+    changes = {"target_name": name} if name else {}
+    write_sample(tmp_path, content=annotation(absent=True, **changes))
+    (example,) = ReasonSeg(tmp_path).draw(0, np.random.default_rng(0))
+    assert example.answer == f"There is no {said} in this picture."
+    assert len(example.masks) == 0
+
+
+def write_explanation(root: Path, content: Any) -> None:
+    (root / "explanatory").mkdir(parents=True)
+    (root / "explanatory" / "train.json").write_text(json.dumps(content))
+
+
+def test_a_photo_with_an_explanation_is_asked_in_three_ways(tmp_path: Path) -> None:
+    write_sample(tmp_path / "train", "a")
+    write_explanation(tmp_path, [{"image": "a.jpg", "query": "q", "outputs": "It is soft."}])
+    drawn = draws(ReasonSeg(tmp_path, "train"), 400)
+    alone = [example for example in drawn if len(example.masks) == 0]
+    beside = [example for example in drawn if "explanation" in example.question]
+    beside += [example for example in drawn if "explain" in example.question]
+    assert {(example.question, example.answer) for example in alone} == {
+        ("what to sit on", "It is soft.")
+    }
+    assert all(example.answer.endswith(". It is soft.") for example in beside)
+    assert all(example.mask.any() for example in beside)
+    assert 20 < len(alone) < 65  # one in ten
+    assert 140 < len(beside) < 220  # half of the others
+
+
+def test_the_share_of_explanations_can_be_told(tmp_path: Path) -> None:
+    write_sample(tmp_path / "train", "a")
+    write_explanation(tmp_path, [{"image": "a.jpg", "query": "q", "outputs": "It is soft."}])
+    assert all(len(e.masks) == 0 for e in draws(ReasonSeg(tmp_path, "train", explain=1.0)))
+
+
+def test_a_malformed_explanation_is_named(tmp_path: Path) -> None:
+    write_sample(tmp_path / "train", "a")
+    write_explanation(tmp_path, [{"image": "a.jpg"}])
+    with pytest.raises(DataError, match=r"explanation 0 of '.*train\.json': 'outputs' is missing"):
+        ReasonSeg(tmp_path, "train")
 
 
 # Broken files

@@ -51,6 +51,7 @@ BROKEN = {
     "nothing": (record(), r"its speakers are \[\]"),
     "no text": (record(conversations=[{"from": "human"}]), "'value' is missing"),
     "no picture": (record("What?", "This.", image="2.jpg"), r"picture '.*2\.jpg' is missing"),
+    "no words": (record("<image>", "This."), "question '' is empty"),
     "a list": ([], "'conversations' is missing"),
 }
 

@@ -127,6 +127,9 @@ class Example:
         self._check_type("tags", self.tags, frozenset)
         for tag in self.tags:
             self._check_type("each of tags", tag, str)
+        self._check_type("further", self.further, tuple)
+        for turn in self.further:
+            self._check_type("each of further", turn, tuple)
 
     def _check_type(
         self, field: str, value: object, expected: type, error: type[LisaError] = DataError

@@ -104,7 +104,7 @@ def check(
     else:
         print_report(report)
     if report.wrong:
-        raise DataError(f"{report.wrong} things are wrong in '{root}'; expected none")
+        raise DataError(f"'{root}' has problems: {report.wrong}; expected none")
 
 
 def print_report(report: "Report") -> None:
@@ -122,9 +122,9 @@ def print_report(report: "Report") -> None:
     ]
     print_table(["data set", "pictures", "questions", "absent", "masks", "problems"], rows)
     for split in report.splits:
-        print_some(f"{split.label}: {len(split.problems)} problems", split.problems)
+        print_some(f"problems of {split.label}: {len(split.problems)}", split.problems)
     for leak in report.leaks:
-        heading = f"{leak.trained} and {leak.measured} have {len(leak.pairs)} pictures in common"
+        heading = f"pictures of {leak.trained} that are in {leak.measured} too: {len(leak.pairs)}"
         print_some(heading, [f"{one} = {other}" for one, other in leak.pairs])
     if not report.wrong:
         typer.echo("nothing is wrong")

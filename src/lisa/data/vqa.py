@@ -18,7 +18,7 @@ import numpy as np
 from lisa.data.pictures import PictureSet, check_exists, folder_of
 from lisa.data.records import BadRecords, field, read_list
 from lisa.errors import DataError
-from lisa.example import Example
+from lisa.example import Example, check_question
 
 IMAGE_MARK = "<image>"  # where the file says that the picture comes
 LLAVA_FILE = "llava_instruct_150k.json"
@@ -91,6 +91,7 @@ def _parse(record: Any, number: int, photos: Path) -> Conversation:
     if not said or speakers != ["human", "gpt"] * (len(said) // 2):
         raise DataError(f"its speakers are {speakers[:4]}; expected human and gpt in turn")
     texts = [text for _, text in said]
+    texts[::2] = [check_question(text) for text in texts[::2]]
     photo = check_exists(photos / field(record, "image", str))
     turns = tuple(zip(texts[::2], texts[1::2], strict=True))
     return Conversation(photo, number, turns)
