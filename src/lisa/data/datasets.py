@@ -18,9 +18,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from lisa.data.instances import paco_lvis, pascal_part
 from lisa.data.multi import LisaPlusInstances, Muse
 from lisa.data.own import OwnData
-from lisa.data.parts import paco_lvis, pascal_part
 from lisa.data.pictures import PictureSet, WithoutBad
 from lisa.data.reasonseg import ReasonSeg
 from lisa.data.refer import CLEF_PHOTOS, Refer, Referring

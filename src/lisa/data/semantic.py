@@ -5,7 +5,7 @@
     mapillary/SPLIT/images/*.jpg         mapillary/SPLIT/v2.0/labels/*.png, config_v2.0.json
 
 An example asks for one class of one picture; what a label map leaves open is ignored. This file
-knows label maps; it refuses to know instances, which are ``parts``'.
+knows label maps; it refuses to know instances, which are ``instances``'.
 """
 
 from __future__ import annotations
