@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from lisa.commands.options import DeviceOption, device_or_none
+from lisa.commands.options import DeviceOption, DtypeOption, device_or_none
 
 train_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 
@@ -81,12 +81,21 @@ def train(
     steps: Annotated[
         int | None, typer.Option(help="Updates, instead of the preset's.", show_default=False)
     ] = None,
+    pictures: Annotated[
+        int | None,
+        typer.Option(help="Pictures an update, instead of the preset's.", show_default=False),
+    ] = None,
     micro: Annotated[
         int | None,
         typer.Option(help="Pictures held at once; fewer take less memory.", show_default=False),
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="Instead of the preset's.", show_default=False)
+    ] = None,
+    dtype: DtypeOption = None,
+    save_every: Annotated[
+        int | None,
+        typer.Option(help="Updates between two checkpoints.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same run.")] = 0,
     device: DeviceOption = "auto",
@@ -131,7 +140,10 @@ def train(
         preset=preset.value if preset else None,
         datasets=tuple(dataset or ()),
         steps=steps,
+        pictures=pictures,
         micro=micro,
+        dtype=dtype,
+        save_every=save_every,
         learning_rate=learning_rate,
         seed=seed,
         device=device_or_none(device),

@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from lisa.data.datasets import DATASETS, open_dataset
-from lisa.data.mixture import Mixture, Share, family_weights
+from lisa.data.mixture import Mixture, Share, Vary, family_weights
 from lisa.data.prompts import absent_answer, present_answer
 from lisa.errors import DataError, LisaError, OutputError
 from lisa.example import Example
@@ -47,6 +47,7 @@ TRAIN = "train"  # the split that is trained on unless another is named
 HELD_OUT = ("val", "test")  # splits whose questions the report asks, the first that is there
 CHECKPOINTS = "checkpoints"
 SETTINGS = "run.json"
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Settings:
         data: the folder of the data sets.
         preset: a name of ``PRESETS``; None: that for the kind of model.
         datasets: NAME, NAME/SPLIT, NAME=WEIGHT or NAME/SPLIT=WEIGHT; none: the preset's.
-        steps, micro: instead of the preset's.
+        steps, pictures, micro, learning_rate, dtype, save_every: instead of the preset's.
         seed: of what is new in the model, and of the order of the samples.
         device: "cpu", "cuda" ...; None takes a GPU if there is one.
     """
@@ -68,8 +69,11 @@ class Settings:
     preset: str | None = None
     datasets: tuple[str, ...] = ()
     steps: int | None = None
+    pictures: int | None = None
     micro: int | None = None
     learning_rate: float | None = None
+    dtype: str | None = None
+    save_every: int | None = None
     seed: int = 0
     device: str | None = None
 
@@ -105,17 +109,31 @@ def chosen_preset(settings: Settings) -> Preset:
 def changed(preset: Preset, settings: Settings) -> Preset:
     """A preset with the numbers of the person, where there are some."""
     recipe = preset.recipe
-    steps = recipe.steps if settings.steps is None else settings.steps
-    micro = preset.micro if settings.micro is None else settings.micro
-    rate = recipe.learning_rate if settings.learning_rate is None else settings.learning_rate
-    if steps < 1 or micro < 1 or not 0 < rate < float("inf"):
+    steps = or_else(settings.steps, recipe.steps)
+    rate = or_else(settings.learning_rate, recipe.learning_rate)
+    pictures = or_else(settings.pictures, preset.pictures)
+    micro = or_else(settings.micro, min(preset.micro, pictures))
+    every = or_else(settings.save_every, preset.save_every)
+    if min(steps, pictures, micro, every) < 1 or not 0 < rate < float("inf"):
         raise LisaError(
-            f"steps is {steps}, micro {micro}, learning rate {rate}; expected more than 0"
+            f"steps is {steps}, pictures {pictures}, micro {micro}, save-every {every}, "
+            f"learning rate {rate}; expected more than 0"
         )
-    recipe = replace(
-        recipe, steps=steps, warmup=min(recipe.warmup, steps // 2), learning_rate=rate
+    return replace(
+        preset,
+        recipe=replace(
+            recipe, steps=steps, warmup=min(recipe.warmup, steps // 2), learning_rate=rate
+        ),
+        pictures=pictures,
+        micro=micro,
+        dtype=or_else(settings.dtype, preset.dtype),
+        save_every=every,
     )
-    return replace(preset, recipe=recipe, micro=micro, pictures=max(micro, preset.pictures))
+
+
+def or_else(asked: Value | None, usual: Value) -> Value:
+    """What was asked for, if anything was."""
+    return usual if asked is None else asked
 
 
 # ------------------------------------------------------------------------- data
@@ -161,6 +179,11 @@ def seen(asked: Sequence[Wanted], data: Path) -> list[str]:
     return [f"own:{own}/{one.split}" if one.name == "own" else one.shown for one in asked]
 
 
+def vary_for(preset: Preset) -> Vary:
+    """How examples are changed for a kind of model."""
+    return pointed if preset.full_size else named_answer
+
+
 def named_answer(example: Example, random: np.random.Generator) -> Example:
     """An example for nano: the answer names the thing, now and then it only points."""
     if example.answer is None or SEG_TOKEN in example.answer:
@@ -197,7 +220,7 @@ def train(settings: Settings, out: Path) -> Path:
         shares,
         preset.recipe.steps * preset.pictures,
         settings.seed,
-        pointed if preset.full_size else named_answer,
+        vary_for(preset),
     )
     log = fine_tune(
         task,

@@ -6,6 +6,7 @@ This file knows models, losses and what is trained; it refuses to know data sets
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ class PaperTask(Task):
         self.processor, self.preset = processor, preset
         self._no_split_modules = existing(self, whole_modules(model.vlm))
         if preset.checkpointing:
-            model.vlm.model.gradient_checkpointing_enable({"use_reentrant": False})
+            keep_less(model.vlm.model)
 
     def forward(self, batch: Batch) -> Losses:
         assert batch.labels is not None and batch.full_masks is not None
@@ -81,6 +82,15 @@ def make_task(model: LisaModel, processor: Processor, preset: Preset) -> Task:
     task = NanoTask(model)
     task._no_split_modules = existing(task, ["LlamaDecoderLayer"])
     return task
+
+
+def keep_less(language: Any) -> None:
+    """Compute activations twice instead of keeping them."""
+    settings = {"use_reentrant": False}
+    if hasattr(language, "activation_checkpointing_enable"):  # transformers from 5.24 on
+        language.activation_checkpointing_enable(settings)
+    else:
+        language.gradient_checkpointing_enable(settings)
 
 
 def existing(task: nn.Module, classes: Iterable[str]) -> list[str]:
