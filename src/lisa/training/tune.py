@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from lisa.data.mixture import Mixture
-from lisa.errors import LisaError
+from lisa.errors import LisaError, QuestionError
 from lisa.example import Example
 from lisa.model.interfaces import Batch
 from lisa.training.launch import number_of_processes, shard_on_cpu
@@ -125,7 +125,7 @@ def fine_tune(
         return TrainerState.load_from_json(str(stopped / "trainer_state.json")).log_history
 
     def collate(draws: list[list[Example]]) -> dict[str, Any]:
-        return {"batch": encode([example for draw in draws for example in draw])}
+        return {"batch": encode_what_fits([one for draw in draws for one in draw], encode)}
 
     trainer = TuneTrainer(
         task,
@@ -139,6 +139,30 @@ def fine_tune(
     with advice_on_memory(preset):
         trainer.train(resume_from_checkpoint=str(stopped) if stopped else None)
     return list(trainer.state.log_history)
+
+
+def encode_what_fits(examples: Sequence[Example], encode: Encode) -> Batch:
+    """The batch of those examples that are not too long; a long one does not end a long run.
+
+    Raises:
+        QuestionError: all of them are.
+    """
+    try:
+        return encode(examples)
+    except QuestionError:
+        fitting = [example for example in examples if fits(example, encode)]
+        if not fitting:
+            raise
+        return encode(fitting)
+
+
+def fits(example: Example, encode: Encode) -> bool:
+    """Whether an example can be encoded."""
+    try:
+        encode([example])
+    except QuestionError:
+        return False
+    return True
 
 
 def arguments(preset: Preset, out: Path, device: torch.device, seed: int) -> TrainingArguments:
