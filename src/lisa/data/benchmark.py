@@ -29,7 +29,7 @@ from lisa.data.annotations.readers import FORMATS, format_of
 from lisa.data.annotations.source import Source
 from lisa.data.coco_masks import decode_rle
 from lisa.data.importing import new_folder, take
-from lisa.data.journal import append, records_of
+from lisa.data.ledger import append, records_of
 from lisa.data.likeness import fingerprint, groups_of
 from lisa.data.marked import MarkedPicture, RunLengths, united
 from lisa.data.outlines import as_polygons, kept_by_polygons

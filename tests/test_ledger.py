@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lisa.data.journal import append, records_of
+from lisa.data.ledger import append, records_of
 from lisa.errors import DataError, OutputError
 
 
