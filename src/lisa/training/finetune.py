@@ -167,7 +167,9 @@ def open_shares(data: Path, names: Sequence[str]) -> tuple[dict[str, Share], lis
     asked = [wanted(text) for text in names]
     opened = {one.shown: open_dataset(one.name, data, one.split) for one in asked}
     usual = family_weights({one.shown: DATASETS[one.name].family for one in asked})
-    weights = {one.shown: usual[one.shown] if one.weight is None else one.weight for one in asked}
+    weights = {
+        one.shown: usual[one.shown] if one.weight is None else one.weight for one in asked
+    }
     return {name: Share(opened[name], weights[name]) for name in opened}, asked
 
 
@@ -282,9 +284,7 @@ def remember(settings: Settings, preset: Preset, out: Path) -> None:
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(
-                f"cannot write '{out}': {error.strerror}; expected a folder"
-            ) from error
+            raise OutputError(f"cannot write '{out}': {error.strerror}; expected a folder") from error
         write_atomically(path, text.encode())
 
 
