@@ -17,7 +17,7 @@ from typing import Any, Self
 import cv2
 import numpy as np
 
-from lisa.bootstrap import CONFIDENCE, Interval, percentiles, resampled_sums
+from lisa.bootstrap import Interval, percentiles, resampled_sums
 from lisa.errors import DataError
 
 # The constants of the official code. Both stand in a denominator.
@@ -296,50 +296,13 @@ def _checked(role: str, mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return mask
 
 
-def group_scores(samples: Sequence[SampleScore]) -> GroupScores:
-    """The scores of at least one sample.
-
-    Every figure is a sum over a sum; the samples that it is about are drawn anew for its interval.
-    """
-    present = [sample for sample in samples if sample.present]
-    figures: dict[str, _Figure] = {}
-    for some, measures in (
-        (samples, _OF_ALL),
-        (present, _OF_PRESENT),
-        ([sample for sample in samples if not sample.present], _OF_ABSENT),
-        ([sample for sample in present if sample.named is not None], _OF_NAMED),
-    ):
-        figures |= _figures(some, measures)
-    return GroupScores(
-        n=len(samples),
-        gIoU=figures["gIoU"].value or 0.0,
-        gIoU_present=figures["gIoU_present"].value,
-        cIoU=figures["cIoU"].value or 0.0,
-        boundary_IoU=figures["boundary_IoU"].value,
-        precision={name: figures[name].value for name in _PRECISION},
-        N_acc=figures["N_acc"].value,
-        T_acc=figures["T_acc"].value,
-        emission_rate=figures["emission_rate"].value,
-        naming_rate=figures["naming_rate"].value,
-        intervals={name: one.interval for name, one in figures.items() if one.interval},
-    )
-
-
 @dataclass(frozen=True)
-class _Measure:
-    """A sum over samples, over another one."""
+class Measure:
+    """A sum over samples, over another one: every figure is such a ratio."""
 
     above: Callable[[SampleScore], float]
     below: Callable[[SampleScore], float] = lambda sample: 1.0
     epsilon: float = 0.0  # beside the lower sum
-
-
-@dataclass(frozen=True)
-class _Figure:
-    """A measure of some samples; None where there is no sample."""
-
-    value: float | None
-    interval: Interval | None
 
 
 def _reaches(tenths: int) -> Callable[[SampleScore], float]:
@@ -347,40 +310,78 @@ def _reaches(tenths: int) -> Callable[[SampleScore], float]:
     return lambda sample: sample.union > 0 and 10 * sample.intersection >= tenths * sample.union
 
 
-_PRECISION = {f"P@{tenths / 10}": _Measure(_reaches(tenths)) for tenths in TENTHS}
-_OF_ALL = {
-    "gIoU": _Measure(lambda sample: sample.iou, epsilon=IOU_EPSILON),
-    "cIoU": _Measure(
-        lambda sample: sample.intersection, lambda sample: sample.union, CUMULATIVE_EPSILON
+PRECISION = {f"P@{tenths / 10}": Measure(_reaches(tenths)) for tenths in TENTHS}
+
+# Which samples, and what is measured of them.
+MEASURES: tuple[tuple[Callable[[SampleScore], bool], Mapping[str, Measure]], ...] = (
+    (
+        lambda sample: True,
+        {
+            "gIoU": Measure(lambda sample: sample.iou, epsilon=IOU_EPSILON),
+            "cIoU": Measure(
+                lambda sample: sample.intersection, lambda sample: sample.union, CUMULATIVE_EPSILON
+            ),
+        },
     ),
-}
-_OF_PRESENT = {
-    "gIoU_present": _Measure(lambda sample: sample.iou, epsilon=IOU_EPSILON),
-    "boundary_IoU": _Measure(lambda sample: sample.boundary_iou),
-    **_PRECISION,
-    "T_acc": _Measure(lambda sample: sample.found),
-    "emission_rate": _Measure(lambda sample: sample.answered),
-}
-_OF_ABSENT = {"N_acc": _Measure(lambda sample: sample.rightly_empty)}
-_OF_NAMED = {"naming_rate": _Measure(lambda sample: bool(sample.named))}
+    (
+        lambda sample: sample.present,
+        {
+            "gIoU_present": Measure(lambda sample: sample.iou, epsilon=IOU_EPSILON),
+            "boundary_IoU": Measure(lambda sample: sample.boundary_iou),
+            **PRECISION,
+            "T_acc": Measure(lambda sample: sample.found),
+            "emission_rate": Measure(lambda sample: sample.answered),
+        },
+    ),
+    (
+        lambda sample: not sample.present,
+        {"N_acc": Measure(lambda sample: sample.rightly_empty)},
+    ),
+    (
+        lambda sample: sample.present and sample.named is not None,
+        {"naming_rate": Measure(lambda sample: bool(sample.named))},
+    ),
+)
 
 
-def _figures(
-    samples: Sequence[SampleScore], measures: Mapping[str, _Measure]
-) -> dict[str, _Figure]:
-    if not samples:
-        return dict.fromkeys(measures, _Figure(None, None))
-    sums = [[f(sample) for m in measures.values() for f in (m.above, m.below)] for sample in samples]
-    columns = np.array(sums, float)
-    epsilons = np.array([measure.epsilon for measure in measures.values()])
-    values, drawn = (
-        total[..., ::2] / (total[..., 1::2] + epsilons)
-        for total in (columns.sum(0), resampled_sums(columns))
+def measured(samples: Sequence[SampleScore], measures: Iterable[Measure]) -> np.ndarray:
+    """[N, K, 2]: what each sample adds to the upper and to the lower sum of K measures."""
+    sums = [[(one.above(sample), one.below(sample)) for one in measures] for sample in samples]
+    return np.array(sums, float)
+
+
+def ratios(sums: np.ndarray, measures: Iterable[Measure]) -> np.ndarray:
+    """Sums [..., K, 2] -> the values [..., K] of K measures."""
+    return sums[..., 0] / (sums[..., 1] + np.array([one.epsilon for one in measures]))
+
+
+def group_scores(samples: Sequence[SampleScore]) -> GroupScores:
+    """The scores of at least one sample.
+
+    For the interval of a figure, the samples that it is about are drawn anew.
+    """
+    values: dict[str, float] = {}
+    intervals: dict[str, Interval] = {}
+    for about, measures in MEASURES:
+        some, kinds = [sample for sample in samples if about(sample)], list(measures.values())
+        if some:
+            columns = measured(some, kinds)
+            values |= zip(measures, ratios(columns.sum(0), kinds).tolist(), strict=True)
+            drawn = resampled_sums(columns.reshape(len(some), -1)).reshape(-1, len(kinds), 2)
+            intervals |= zip(measures, map(percentiles, ratios(drawn, kinds).T), strict=True)
+    return GroupScores(
+        n=len(samples),
+        gIoU=values["gIoU"],
+        gIoU_present=values.get("gIoU_present"),
+        cIoU=values["cIoU"],
+        boundary_IoU=values.get("boundary_IoU"),
+        precision={name: values.get(name) for name in PRECISION},
+        N_acc=values.get("N_acc"),
+        T_acc=values.get("T_acc"),
+        emission_rate=values.get("emission_rate"),
+        naming_rate=values.get("naming_rate"),
+        intervals=intervals,
     )
-    return {
-        name: _Figure(float(value), percentiles(column))
-        for name, value, column in zip(measures, values, drawn.T, strict=True)
-    }
 
 
 def _scores_by_tag(samples: Sequence[SampleScore]) -> dict[str, GroupScores]:
