@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from coco_folder import (
@@ -36,7 +35,6 @@ from lisa.data.photos import (
     augment,
     crop,
     crop_box,
-    decode_rle,
     flip,
     paste,
     plain_name,
@@ -174,7 +172,7 @@ def test_a_malformed_record_is_named_before_anything_starts(
     ("segmentation", "said"),
     [
         ({"counts": "05"}, "malformed run lengths (KeyError('size'))"),
-        ({"size": [HEIGHT, WIDTH], "counts": [1, 2]}, "malformed run lengths (AttributeError"),
+        ({"size": [HEIGHT, WIDTH], "counts": [1, 2]}, "malformed run lengths"),
         ({**run_lengths(ALL), "size": [6, 8]}, "malformed run lengths (ValueError"),
         (run_lengths(ALL[:4, :5]), "mask of [4, 5], photograph of [60, 80]; expected the same"),
     ],
@@ -188,20 +186,6 @@ def test_a_mask_that_cannot_be_used_names_its_annotation(
         folder[0]
     assert said in str(caught.value)
     assert f"annotation 2 of '{tmp_path / 'pets' / 'annotations.json'}'" in str(caught.value)
-
-
-def test_run_lengths_that_do_not_fill_their_size_are_refused() -> None:
-    """pycocotools leaves the pixels beyond the last run as memory happened to be."""
-    short = {**run_lengths(ALL[:4, :5]), "size": [4, 6]}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(photos.coco_mask, "decode", lambda rle: np.full((4, 6), 185, np.uint8))
-        with pytest.raises(DataError, match=r"malformed run lengths; expected .* \[4, 6\]"):
-            decode_rle(short)
-
-
-@given(arrays.arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
-def test_well_formed_run_lengths_are_read(mask: np.ndarray) -> None:
-    assert np.array_equal(decode_rle(run_lengths(mask)), mask)
 
 
 def test_a_missing_photograph_is_an_image_error(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import PIL.Image
 from lisa.errors import DataError, ImageError, LisaError, QuestionError
 
 MAX_QUESTION_CHARACTERS = 2000
+MASK_PLACE = "[SEG]"  # in an answer: here stands the next of its masks
 
 
 def check_question(question: object) -> str:
@@ -51,13 +52,15 @@ class Example:
     Attributes:
         image: RGB, at its original size.
         question: at most `MAX_QUESTION_CHARACTERS`; surrounding white space is removed.
-        answer: what should be said, or None when nobody wrote an answer.
+        answer: what should be said, or None when nobody wrote an answer. It may say with
+            `MASK_PLACE` where each of the masks stands: once for each, or not at all.
         masks: bool [N, H, W], one for each thing asked for. N = 0: the target is not in the
             picture. None: not known.
         ignore: bool [H, W], True where no score is taken; None: every pixel counts.
         name: where the example came from, for messages.
         tags: for results by group, such as {"long"} or {"short"}.
         phrase: what the target is called, such as "left dog"; "" when the example names none.
+        further: what was asked and answered next, in turn, about the same picture.
 
     Raises:
         ImageError, QuestionError, DataError: a field does not have the form above. The message
@@ -72,6 +75,7 @@ class Example:
     name: str = ""
     tags: frozenset[str] = frozenset()
     phrase: str = ""
+    further: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         self._check_image()

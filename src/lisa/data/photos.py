@@ -10,18 +10,19 @@ models.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from lisa.data.coco_masks import decode_rle
+from lisa.data.records import field, read_json
 from lisa.errors import DataError
 from lisa.image import load_image
 
@@ -40,8 +41,6 @@ DESCRIBING = frozenset(
         *("very", "little", "small", "large", "male", "another"),
     ]
 )
-
-Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -324,16 +323,6 @@ def plain_name(text: str) -> str:
     return " ".join(word for word in words if word not in DESCRIBING)
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file, or a ``DataError`` that names it."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read '{path}': {error.strerror}; expected a JSON file") from error
-    except ValueError as error:
-        raise DataError(f"'{path}' is not valid JSON: {error}") from error
-
-
 def read_images(content: Any, path: Path) -> list[dict[str, Any]]:
     """The image records of a COCO-format file by ``file_name``, which each of them has."""
     records = field(content, "images", list, f"'{path}'")
@@ -342,36 +331,9 @@ def read_images(content: Any, path: Path) -> list[dict[str, Any]]:
     return sorted(records, key=lambda record: str(record["file_name"]))
 
 
-def field(record: Any, key: str, kind: type[Kind], where: str) -> Kind:
-    """``record[key]``, or a ``DataError`` that says where it is missing or of another kind."""
-    value = record.get(key) if isinstance(record, dict) else None
-    if not isinstance(value, kind):
-        found = "missing" if value is None else f"a {type(value).__name__}"
-        raise DataError(f"{where}: '{key}' is {found}; expected a {kind.__name__}")
-    return value
-
-
 def is_crowd(annotation: Mapping[str, Any]) -> bool:
     """Whether one COCO mask stands for many things that were not drawn one by one."""
     return bool(annotation.get("iscrowd"))
-
-
-def decode_rle(segmentation: dict[str, Any]) -> np.ndarray:
-    """Compressed COCO run lengths -> bool [H, W].
-
-    Raises:
-        DataError: the run lengths are malformed, or do not fill their size.
-    """
-    try:
-        rle = {"size": segmentation["size"], "counts": segmentation["counts"].encode()}
-        decoded = coco_mask.decode(rle)
-    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise DataError(f"malformed run lengths ({error!r})") from error
-    if np.count_nonzero(decoded) != coco_mask.area(
-        rle
-    ):  # too few: pycocotools leaves the rest open
-        raise DataError(f"malformed run lengths; expected as many as fill {rle['size']}")
-    return decoded.astype(bool)
 
 
 # ------------------------------------------------------------------ changing a scene

@@ -1,6 +1,7 @@
 """Question and answer templates: a name or a phrase becomes something a person would type.
 
-Text only. This file knows no picture, no mask and no special token; the processor adds ``[SEG]``.
+The small model's own words, and the paper's. In the paper's answers ``MASK_PLACE`` says where a
+mask stands; in the others the processor adds it. Text only: this file knows no picture, no mask.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Sequence
 from importlib import resources
 
 import numpy as np
+
+from lisa.example import MASK_PLACE
 
 NAME_QUESTIONS = (
     "Segment the {}.",
@@ -43,6 +46,28 @@ LISTING_QUESTIONS = (
     "What can you see?",
     "Name the things in this picture.",
 )
+PAPER_PHRASE_QUESTIONS = (
+    "Can you segment the {} in this image?",
+    "Please segment the {} in this image.",
+    "What is {} in this image? Please respond with segmentation mask.",
+    "What is {} in this image? Please output segmentation mask.",
+)
+PAPER_SENTENCE_QUESTIONS = (
+    "{} Please respond with segmentation mask.",
+    "{} Please output segmentation mask.",
+)
+PAPER_EXPLANATION_REQUESTS = (
+    "Please output segmentation mask and explain why.",
+    "Please output segmentation mask and explain the reason.",
+    "Please output segmentation mask and give some explanation.",
+)
+PAPER_ANSWERS = (
+    "It is {}.",
+    "Sure, {}.",
+    "Sure, it is {}.",
+    "Sure, the segmentation result is {}.",
+    "{}.",
+)
 
 
 def choose(options: tuple[str, ...], random: np.random.Generator) -> str:
@@ -73,8 +98,8 @@ def absent_answer(phrase: str) -> str:
 def listing_answer(names: Sequence[str]) -> str:
     """An answer that names several things and points at none."""
     things = [with_article(name) for name in names]
-    listed = " and ".join([", ".join(things[:-1]), things[-1]] if len(things) > 1 else things)
-    return listed[0].upper() + listed[1:] + "."
+    words = listed(things)
+    return words[0].upper() + words[1:] + "."
 
 
 def with_article(name: str) -> str:
@@ -88,3 +113,33 @@ def other_words() -> dict[str, tuple[str, ...]]:
     """What else the things of a name are called: kinds of them, and plainer or finer words."""
     text = resources.files("lisa.data").joinpath("kinds.json").read_text(encoding="utf-8")
     return {name: tuple(words) for name, words in json.loads(text).items()}
+
+
+# The paper's own words (arXiv 2308.00692), which its checkpoints were trained on.
+
+
+def paper_question(text: str, random: np.random.Generator, *, sentence: bool = False) -> str:
+    """A phrase or a sentence as the paper's training asks it; phrases are lower-cased."""
+    if sentence:
+        return choose(PAPER_SENTENCE_QUESTIONS, random).format(text)
+    return choose(PAPER_PHRASE_QUESTIONS, random).format(text.lower())
+
+
+def paper_validation_question(text: str, *, sentence: bool = False) -> str:
+    """A phrase or a sentence as the paper's validation asks it, one way each."""
+    return (PAPER_SENTENCE_QUESTIONS[1] if sentence else PAPER_PHRASE_QUESTIONS[3]).format(text)
+
+
+def paper_explained_question(text: str, random: np.random.Generator) -> str:
+    """A question that asks for the reason too."""
+    return f"{text} {choose(PAPER_EXPLANATION_REQUESTS, random)}"
+
+
+def paper_answer(random: np.random.Generator) -> str:
+    """An answer that only points, with ``MASK_PLACE`` where its mask stands."""
+    return choose(PAPER_ANSWERS, random).format(MASK_PLACE)
+
+
+def listed(words: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

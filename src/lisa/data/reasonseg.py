@@ -3,33 +3,43 @@
     FOLDER/NAME.jpg
     FOLDER/NAME.json    {"text": [...], "is_sentence": bool, "shapes": [{"label", "points"}]}
                         may add "answer": str, "absent": bool, "target_name": str, "kind": str
+    explanatory/train.json  [{"image": "NAME.jpg", "query", "outputs"}], beside the splits
 
 Annotations become masks by the rules of the official LISA (arXiv 2308.00692), odd ones included,
 since its figures rest on them: they are written at `rasterise`. OpenCV before 4.11 fills slanted
 polygons a few border pixels differently.
 
-This file knows the format. It does not know prompts, models or scores.
+This file knows the format, and what training makes of it. It does not know models or scores.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any
 
 import cv2
 import numpy as np
 
+from lisa.data.pictures import PictureSet, drawn
+from lisa.data.prompts import (
+    absent_answer,
+    paper_answer,
+    paper_explained_question,
+    paper_question,
+)
+from lisa.data.records import BadRecords, field, read_list
 from lisa.errors import DataError, QuestionError
 from lisa.example import Example, check_question
-from lisa.image import load_image
 
 TARGET = 1
 IGNORE = 255
 
 FARTHEST_PIXEL = 1_000_000  # a corner may lie outside its photo, but not in the void
 
-_Kind = TypeVar("_Kind")
+EXPLANATIONS = Path("explanatory") / "train.json"  # beside the folders of the splits
+EXPLAINED_SHARE = 0.1  # of the drawn photos with an explanation that are asked for it alone
+SOME_THING = "such thing"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +63,7 @@ class _Annotation:
     kind: str
 
 
-class ReasonSeg(Sequence[Example]):
+class ReasonSeg(PictureSet):
     """The samples of one ReasonSeg folder, sorted by file name: index in, same Example out.
 
     An example has `masks` bool [1, H, W], everything asked for in one mask, or [0, H, W] where the
@@ -65,8 +75,13 @@ class ReasonSeg(Sequence[Example]):
     it starts. Photos are read when asked for.
 
     Args:
-        root: the folder with the samples, or the folder that holds the split folders.
-        split: the name of the split folder; None where `root` holds the samples itself.
+        root: the folder with the samples, or the folder that holds the split folders, or the folder
+            `reason_seg` that holds that, beside other data sets.
+        split: the name of the split folder, or of several with "_" between them ("train_val");
+            None where `root` holds the samples itself.
+        skip_bad: leave broken annotations out.
+        explain: of the photos that have one, the share that is asked for its explanation alone. Of
+            the others half are asked for it beside the mask.
 
     Raises:
         DataError: there is no such folder, it holds no samples, a photo or an annotation is
@@ -75,40 +90,82 @@ class ReasonSeg(Sequence[Example]):
 
     name = "reasonseg"
 
-    def __init__(self, root: str | Path, split: str | None = None) -> None:
-        folder = Path(root) if split is None else Path(root) / split
-        self._photos = _find_photos(folder)
-        self._annotations = [_read_annotation(path.with_suffix(".json")) for path in self._photos]
+    def __init__(
+        self,
+        root: str | Path,
+        split: str | None = None,
+        skip_bad: bool = False,
+        explain: float = EXPLAINED_SHARE,
+    ) -> None:
+        self.split, self.explain = split, explain
+        bad = BadRecords(skip_bad)
+        self._annotations, photos = [], []
+        folders = _find_folders(Path(root), split)
+        for photo in [photo for folder in folders for photo in _find_photos(folder, bad)]:
+            with bad.of():
+                self._annotations.append(_read_annotation(photo.with_suffix(".json")))
+                photos.append(photo)
+        self.photos, self.skipped = photos, bad.messages
+        self.explanations = _read_explanations(folders[0].parent / EXPLANATIONS)
 
     def __len__(self) -> int:
-        return len(self._photos)
+        return len(self.photos)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        photo, annotation = self._photos[index], self._annotations[index]
-        image = load_image(photo)
+    def example(self, index: int) -> Example:
+        annotation = self._annotations[index]
+        return self._example(index, annotation.texts[0], annotation.answer)
+
+    def draw(self, index: int, random: np.random.Generator) -> list[Example]:
+        annotation = self._annotations[index]
+        texts = drawn(annotation.texts, random)
+        explanation = self.explanations.get(self.photos[index].name)
+        if explanation is None:
+            return [self._asked(index, text, random) for text in texts]
+        if random.random() < self.explain:
+            return [self._explained(index, text, explanation) for text in texts]
+        if random.random() < 0.5:
+            return [self._asked(index, text, random) for text in texts]
+        return [self._pointed_and_explained(index, text, explanation, random) for text in texts]
+
+    def questions(self, index: int) -> tuple[str, ...]:
+        """All the texts of a sample: the same question in other words."""
+        return self._annotations[index].texts
+
+    def _asked(self, index: int, text: str, random: np.random.Generator) -> Example:
+        annotation = self._annotations[index]
+        question = paper_question(text, random, sentence=annotation.is_sentence)
+        example = self._example(index, question, annotation.answer or paper_answer(random))
+        if annotation.answer or example.mask.any():
+            return example
+        return replace(example, answer=absent_answer(annotation.phrase or SOME_THING))
+
+    def _pointed_and_explained(
+        self, index: int, text: str, explanation: str, random: np.random.Generator
+    ) -> Example:
+        question = paper_explained_question(text, random)
+        return self._example(index, question, f"{paper_answer(random)} {explanation}")
+
+    def _explained(self, index: int, text: str, explanation: str) -> Example:
+        example = self._example(index, text, explanation)
+        nothing = np.zeros((0, example.image.height, example.image.width), bool)
+        return replace(example, masks=nothing)
+
+    def _example(self, index: int, question: str, answer: str | None) -> Example:
+        photo, annotation = self.photos[index], self._annotations[index]
+        image = self.picture(photo)
         label_map = rasterise(annotation.shapes, image.height, image.width)
         target = label_map == TARGET
         present = bool(target.any()) and not annotation.absent
         return Example(
             image=image,
-            question=annotation.texts[0],
-            answer=annotation.answer,
+            question=question,
+            answer=answer,
             masks=target[np.newaxis][: int(present)],  # [1, H, W] or [0, H, W]
             ignore=label_map == IGNORE,
             name=photo.name,
             tags=frozenset({"long" if annotation.is_sentence else "short", annotation.kind} - {""}),
             phrase=annotation.phrase,
         )
-
-    def questions(self, index: int) -> tuple[str, ...]:
-        """All the texts of a sample: the same question in other words."""
-        return self._annotations[index].texts
 
 
 def rasterise(shapes: Sequence[Shape], height: int, width: int) -> np.ndarray:
@@ -139,19 +196,43 @@ def _paint(canvas: np.ndarray, shape: Shape, value: int) -> None:
     cv2.fillPoly(canvas, [shape.points], color=value)
 
 
-def _find_photos(folder: Path) -> list[Path]:
+def _find_folders(root: Path, split: str | None) -> list[Path]:
+    """The folder of a split, or those of several."""
+    if split is None:
+        return [root]
+    below = [root, root / "ReasonSeg", root / "reason_seg" / "ReasonSeg"]
+    for parts in ([split], split.split("_")):
+        for folder in below:
+            if all((folder / part).is_dir() for part in parts):
+                return [folder / part for part in parts]
+    return [root / split]
+
+
+def _find_photos(folder: Path, bad: BadRecords) -> list[Path]:
+    """The photos of a folder that have an annotation, sorted."""
     if not folder.is_dir():
         raise DataError(f"cannot open ReasonSeg folder '{folder}': no such folder")
     photos = {path.stem: path for path in folder.glob("*.jpg")}
     annotations = {path.stem for path in folder.glob("*.json")}
-    unpaired = sorted(photos.keys() ^ annotations)
-    if unpaired:
-        stem = unpaired[0]
+    for stem in sorted(photos.keys() ^ annotations):
         found, missing = ("jpg", "json") if stem in photos else ("json", "jpg")
-        raise DataError(f"'{folder / stem}.{found}' stands alone; expected '{stem}.{missing}' too")
+        with bad.of():
+            lone = f"'{folder / stem}.{found}'"
+            raise DataError(f"{lone} stands alone; expected '{stem}.{missing}' too")
     if not photos:
         raise DataError(f"no samples in '{folder}'; expected NAME.jpg and NAME.json{_hint(folder)}")
-    return sorted(photos.values())
+    return sorted(photos[stem] for stem in photos.keys() & annotations)
+
+
+def _read_explanations(path: Path) -> dict[str, str]:
+    """By the name of the photo; none, where there is no such file."""
+    if not path.is_file():
+        return {}
+    explanations = {}
+    for number, record in enumerate(read_list(path)):
+        where = f"explanation {number} of '{path}'"
+        explanations[field(record, "image", str, where)] = field(record, "outputs", str, where)
+    return explanations
 
 
 def _hint(folder: Path) -> str:
@@ -181,24 +262,24 @@ def _load_json(content: bytes) -> Any:
 def _parse_annotation(content: Any) -> _Annotation:
     if not isinstance(content, dict):
         raise DataError(f"it holds a {type(content).__name__}; expected an object")
-    texts = _field(content, "text", list)
+    texts = field(content, "text", list)
     if not texts:
         raise DataError("'text' is empty; expected at least one question")
-    shapes = _field(content, "shapes", list)
+    shapes = field(content, "shapes", list)
     return _Annotation(
         texts=tuple(check_question(text) for text in texts),
-        is_sentence=_field(content, "is_sentence", bool),
+        is_sentence=field(content, "is_sentence", bool),
         shapes=tuple(_parse_shape(shape, number) for number, shape in enumerate(shapes)),
-        answer=_field(content, "answer", str) if content.get("answer") is not None else None,
-        absent=_field(content, "absent", bool) if "absent" in content else False,
-        phrase=_field(content, "target_name", str) if "target_name" in content else "",
-        kind=_field(content, "kind", str) if "kind" in content else "",
+        answer=field(content, "answer", str) if content.get("answer") is not None else None,
+        absent=field(content, "absent", bool) if "absent" in content else False,
+        phrase=field(content, "target_name", str) if "target_name" in content else "",
+        kind=field(content, "kind", str) if "kind" in content else "",
     )
 
 
 def _parse_shape(shape: Any, number: int) -> Shape:
     try:
-        label, corners = _field(shape, "label", str), _field(shape, "points", list)
+        label, corners = field(shape, "label", str), field(shape, "points", list)
         return Shape(label, _parse_points(corners))
     except DataError as error:
         raise DataError(f"shape {number}: {error}") from error
@@ -215,11 +296,3 @@ def _parse_points(corners: list[Any]) -> np.ndarray:
     if not np.all(np.abs(points) <= FARTHEST_PIXEL):
         raise DataError(f"a point is NaN or beyond {FARTHEST_PIXEL:,} pixels; expected a position")
     return points.astype(np.int32)
-
-
-def _field(content: Any, key: str, kind: type[_Kind]) -> _Kind:
-    value = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(value, kind):
-        found = "missing" if value is None else f"a {type(value).__name__}"
-        raise DataError(f"'{key}' is {found}; expected a {kind.__name__}")
-    return value

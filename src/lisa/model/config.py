@@ -1,9 +1,9 @@
 """``LisaConfig``: a vision-language part, a mask decoder, and the head between them.
 
 Two kinds of model have this configuration: nano, whose parts are this project's own, and models of
-full size, whose parts are two models of ``transformers``. Sizes live here and nowhere else, and the
-``[SEG]`` token is spelled here and nowhere else. This file knows numbers and names, and which of
-them go together; it builds nothing.
+full size, whose parts are two models of ``transformers``. Sizes live here and nowhere else; the
+``[SEG]`` token is spelled in ``lisa.example``, and nowhere else. This file knows numbers and names,
+and which of them go together; it builds nothing.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any
 from transformers import AutoConfig, LlamaConfig, PretrainedConfig
 
 from lisa.errors import ModelError
+from lisa.example import MASK_PLACE
 
-SEG_TOKEN = "[SEG]"
+SEG_TOKEN = MASK_PLACE
 TEACHER_FORCED_ANSWER = f"{SEG_TOKEN}."  # the answer that the paper's evaluation supplies
 IMAGE_STRIDE = 32  # pixels between two locations of the coarsest map
 
