@@ -256,9 +256,8 @@ def boundary_iou(prediction: np.ndarray, target: np.ndarray) -> float:
 def _near_outline(mask: np.ndarray) -> np.ndarray:
     distance = max(1, round(OUTLINE_WIDTH * math.hypot(*mask.shape)))  # as a king moves
     square = np.ones((2 * distance + 1, 2 * distance + 1), np.uint8)
-    border = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
-    core = cv2.erode(mask.astype(np.uint8), square, **border)
-    return mask & (core == 0)
+    core = cv2.erode(mask.astype(np.uint8), square, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return np.asarray(mask & (core == 0))
 
 
 def reliability_table(
