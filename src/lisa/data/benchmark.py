@@ -31,7 +31,7 @@ from lisa.data.coco_masks import decode_rle
 from lisa.data.importing import new_folder, take
 from lisa.data.ledger import append, records_of
 from lisa.data.likeness import fingerprint, groups_of
-from lisa.data.marked import MarkedPicture, RunLengths, united
+from lisa.data.marked import MarkedPicture, RunLengths, area_of, united
 from lisa.data.outlines import as_polygons, kept_by_polygons
 from lisa.data.reasonseg import ReasonSeg
 from lisa.data.records import BadRecords
@@ -322,7 +322,7 @@ def least_picked(picture: MarkedPicture, picked: Mapping[str, int]) -> str | Non
     """The name in a picture that was picked least so far, of those of a good size."""
     sizes: dict[str, float] = {}
     for thing in picture.things:
-        share = float(decode_rle(thing.mask).mean())
+        share = area_of(thing.mask) / (picture.height * picture.width)
         sizes[thing.name] = sizes.get(thing.name, 0.0) + share
     good = [name for name, share in sizes.items() if SMALLEST <= share <= LARGEST]
     return min(good, key=lambda name: (picked.get(name, 0), name), default=None)

@@ -224,7 +224,7 @@ def read_record(line: bytes, root: Path) -> MarkedPicture:
     """One line as a picture; its file must be there."""
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"it is not valid JSON: {error}") from error
     image = check_exists(root / field(record, "image", str))
     record = {**record, "size": [field(record, "height", int), field(record, "width", int)]}
