@@ -1,6 +1,7 @@
 """The table of data sets: names, splits, finding them, and leaving out what is broken."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ def write_reasonseg(folder: Path, *names: str, points: Any = SQUARE) -> Path:
 
 def test_every_data_set_belongs_to_a_family_of_the_mixture() -> None:
     assert {kind.family for kind in DATASETS.values()} == FAMILIES
+
+
+def test_the_page_lists_every_data_set_with_its_splits() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "data-sets.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\S+)` \| (.*?) ?\|", page, re.MULTILINE))
+    assert list(rows) == list(DATASETS)
+    for name, splits in rows.items():
+        assert all(split in splits for split in DATASETS[name].splits)
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None:
