@@ -11,8 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from lisa.cli import app
+from lisa.data.annotations.source import Source
 from lisa.data.check import Report, check_data, recognised
+from lisa.data.importing import import_data
 from lisa.errors import DataError
+from own_files import make_labelme
 from picture_files import write_json
 
 SIZE = (48, 36)
@@ -102,6 +105,14 @@ def test_a_data_set_that_cannot_be_opened_is_listed(root: Path) -> None:
     report, _ = check_data(root)
     (talks,) = [one for one in report.splits if one.name == "llava-instruct"]
     assert "no folder with pictures of COCO" in talks.problems[0]
+
+
+def test_own_data_are_recognised(tmp_path: Path) -> None:
+    imported = import_data(Source(make_labelme(tmp_path / "labelled")), tmp_path / "own")
+    report, _ = check_data(tmp_path / "own")
+    assert [one.label for one in report.splits] == ["own/train", "own/val"]
+    assert sum(one.pictures for one in report.splits) == sum(imported.pictures.values()) == 10
+    assert report.wrong == 0
 
 
 def test_a_leak_is_found(root: Path) -> None:
