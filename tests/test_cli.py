@@ -472,7 +472,79 @@ def test_eval_refuses_a_place_for_its_scores_before_it_starts(
     path = tmp_path / "nowhere" / "scores.json"
     outcome = run("eval", "--root", reasonseg, "--protocol", "generate", "--json", path)
     assert_refused(outcome, "nowhere")
+    page = tmp_path / "nowhere" / "page.html"
+    outcome = run("eval", "--root", reasonseg, "--protocol", "generate", "--html", page)
+    assert_refused(outcome, "nowhere")
     assert segmenter.loaded == []
+
+
+def test_eval_shows_both_protocols_side_by_side(
+    run: Run, segmenter: FakeSegmenter, reasonseg: Path, tmp_path: Path
+) -> None:
+    path, page = tmp_path / "scores.json", tmp_path / "page.html"
+    files = ["--json", path, "--html", page, "--per-sample"]
+    outcome = run("eval", "--root", reasonseg, "--protocol", "both", *files)
+    assert outcome.code == 0
+    heading = next(line for line in outcome.out.splitlines() if line.startswith("95%"))
+    assert heading.split()[2:] == ["generate", "teacher-forced"]
+    scores = json.loads(path.read_text())
+    assert (scores["protocol"], scores["n"]) == ("both", 2)
+    for protocol, part in scores["protocols"].items():
+        assert set(part) == {*SCORES, "samples"}
+        assert part["protocol"] == protocol
+    assert [asked["answer"] for asked in segmenter.asked] == [None, "[SEG].", None, "[SEG]."]
+    assert "<html" in page.read_text()
+    assert not list(tmp_path.glob("*.journal"))
+
+
+def test_eval_goes_on_where_it_was_stopped(
+    run: Run, segmenter: FakeSegmenter, reasonseg: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "scores.json"
+    options = ["--root", reasonseg, "--protocol", "generate"]
+    segmenter.raises = KeyboardInterrupt()
+    assert run("eval", *options, "--json", path).code == 130
+    assert (tmp_path / "scores.json.journal").is_dir() and not path.exists()
+    segmenter.raises, segmenter.asked = None, []
+    assert run("eval", *options, "--json", path, "--resume").code == 0
+    assert len(segmenter.asked) == json.loads(path.read_text())["n"] == 2
+    assert_refused(run("eval", *options, "--resume"), "--resume without --json")
+
+
+def test_eval_refuses_what_the_weights_have_seen(
+    run: Run, segmenter: FakeSegmenter, reasonseg: Path, tmp_path: Path, tiny_directory: Path
+) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    config = json.loads((tiny_directory / "config.json").read_text())
+    (mine / "config.json").write_text(json.dumps(config | {"trained_on": ["reasonseg/val"]}))
+    options = ["--root", reasonseg, "--protocol", "generate", "--model", mine]
+    assert_refused(run("eval", *options), "was trained on reasonseg/val")
+    assert segmenter.loaded == []
+    path = tmp_path / "scores.json"
+    outcome = run("eval", *options, "--allow-contaminated", "--json", path)
+    assert outcome.code == 0
+    assert "CONTAMINATED: the weights were trained on reasonseg/val" in outcome.out
+    assert json.loads(path.read_text())["contaminated"] == "reasonseg/val"
+
+
+def test_eval_compares_two_runs(
+    run: Run, segmenter: FakeSegmenter, reasonseg: Path, tmp_path: Path
+) -> None:
+    path, out = tmp_path / "scores.json", tmp_path / "difference.json"
+    options = ["--protocol", "generate", "--json", path, "--per-sample"]
+    assert run("eval", "--root", reasonseg, *options).code == 0
+    outcome = run("eval", "--compare", path, path, "--json", out)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "better on 0, equal on 2, worse on 0" in outcome.out
+    (compared,) = json.loads(out.read_text())
+    assert compared["figures"]["gIoU"]["difference"] == 0
+    assert_refused(run("eval", "--compare", path, tmp_path / "nowhere.json"), "nowhere.json")
+
+
+def test_eval_refuses_data_without_masks(run: Run, segmenter: FakeSegmenter) -> None:
+    options = ["--dataset", "llava-instruct", "--root", ".", "--protocol", "generate"]
+    assert_refused(run("eval", *options), "'llava-instruct' has no masks")
 
 
 @pytest.mark.parametrize("options", [[], ["--split", "test"]])
