@@ -33,21 +33,28 @@ from lisa.training.launch import config_path
 KEYS = ["image", "question", "answer", "model", "masks", "timings"]
 SCORES = [
     "dataset",
+    "split",
     "protocol",
     "model",
+    "contaminated",
     "n",
     "gIoU",
     "gIoU_present",
-    "gIoU_present_ci",
     "cIoU",
+    "boundary_IoU",
+    "precision",
     "N_acc",
+    "T_acc",
     "emission_rate",
+    "naming_rate",
+    "intervals",
+    "gIoU_present_ci",
     "failures",
     "by",
-    "naming_rate",
     "ECE",
     "reliability",
     "seconds_per_question",
+    "footprint",
 ]
 
 

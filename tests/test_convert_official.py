@@ -81,7 +81,7 @@ def test_configuration_and_tokenizer(lisa_directory: Path, tmp_path: Path) -> No
     assert (config.projector, config.conversation) == ("linear", "llava_llama_2")
     assert (config.image_size, config.prompt_size) == (64, 256)
     assert config.language_config().hidden_size == TEXT["hidden_size"]
-    assert "ReasonSeg (train)" in config.trained_on
+    assert "reasonseg/train" in config.trained_on
     generation = json.loads((tmp_path / "ours" / "generation_config.json").read_text())
     assert generation == {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 

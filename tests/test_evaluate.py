@@ -215,8 +215,9 @@ def test_the_json_has_exactly_these_keys() -> None:
     values = evaluation.to_dict()
     assert json.loads(json.dumps(values)) == values
     assert " ".join(values) == (
-        "dataset protocol model n gIoU gIoU_present gIoU_present_ci cIoU "
-        "N_acc emission_rate failures by naming_rate ECE reliability seconds_per_question"
+        "dataset split protocol model contaminated n gIoU gIoU_present cIoU boundary_IoU "
+        "precision N_acc T_acc emission_rate naming_rate intervals gIoU_present_ci failures by ECE "
+        "reliability seconds_per_question footprint"
     )
     assert (values["dataset"], values["model"]) == ("list", "table")
     assert values["failures"] == [{"name": "half.jpg", "message": "OSError: x"}]

@@ -2,6 +2,7 @@
 
 import json
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,8 @@ from lisa.metrics import (
     ReliabilityBin,
     SegmentationMetrics,
     SegmentationScores,
+    boundary_iou,
     calibration_error,
-    paired_difference,
     reliability_table,
 )
 
@@ -124,6 +125,84 @@ def test_counts_stay_exact_beyond_float32() -> None:
     assert score(prediction, target).cIoU == (4097**2 - 1) / (4097**2 + 1e-10)
 
 
+# Thresholds and outlines
+
+
+def test_thresholds_are_reached_exactly() -> None:
+    metrics = SegmentationMetrics()
+    target = np.ones((1, 10), bool)
+    for pixels in (4, 5, 7, 10):
+        metrics.update(np.arange(10)[np.newaxis] < pixels, target, answered=True)
+    metrics.update(np.zeros((1, 10), bool), np.zeros((1, 10), bool), answered=False)  # absent
+    assert metrics.compute().precision == {
+        "P@0.5": 3 / 4,
+        "P@0.6": 2 / 4,
+        "P@0.7": 2 / 4,
+        "P@0.8": 1 / 4,
+        "P@0.9": 1 / 4,
+    }
+
+
+@given(st.lists(st.tuples(masks(), masks()), min_size=1, max_size=6))
+def test_thresholds_agree_with_fractions(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    metrics = SegmentationMetrics()
+    for prediction, target in pairs:
+        metrics.update(prediction, target, answered=True)
+    ious = [Fraction(int((p & t).sum()), int((p | t).sum())) for p, t in pairs if t.any()]
+    for name, share in metrics.compute().precision.items():
+        reached = [iou >= Fraction(name.removeprefix("P@")) for iou in ious]
+        assert share == (sum(reached) / len(reached) if reached else None)
+
+
+def near_outline(mask: np.ndarray, distance: int) -> set[tuple[int, int]]:
+    """Cheng et al. (2021) word for word: a mask's pixels that have one outside within a distance.
+
+    A distance as their erosion by squares has it: the larger of the two along the axes.
+    """
+    height, width = mask.shape
+    inside = {(y, x) for y in range(height) for x in range(width) if mask[y, x]}
+    steps = range(-distance, distance + 1)
+    return {
+        (y, x) for y, x in inside if any((y + a, x + b) not in inside for a in steps for b in steps)
+    }
+
+
+@given(arrays(bool, (9, 12)), arrays(bool, (9, 12)), st.sampled_from([0.02, 0.1, 0.2]))
+def test_outlines_agree_with_the_definition(
+    prediction: np.ndarray, target: np.ndarray, ratio: float
+) -> None:
+    distance = max(1, round(ratio * (9**2 + 12**2) ** 0.5))
+    first, second = near_outline(prediction, distance), near_outline(target, distance)
+    expected = len(first & second) / len(first | second) if first | second else 0.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lisa.metrics.OUTLINE_WIDTH", ratio)
+        assert boundary_iou(prediction, target) == pytest.approx(expected)
+
+
+def test_outlines_of_a_large_mask_see_what_its_area_hides() -> None:
+    target = np.zeros((300, 400), bool)
+    target[50:250, 50:350] = True  # the outline is 10 pixels wide: 2 % of 500
+    prediction = np.zeros_like(target)
+    prediction[55:245, 55:345] = True
+    scores = score(prediction, target)
+    assert scores.gIoU == pytest.approx(190 * 290 / (200 * 300), abs=1e-4)
+    rings = [200 * 300 - 180 * 280, 190 * 290 - 170 * 270]
+    common = 190 * 290 - 180 * 280
+    assert scores.boundary_IoU == pytest.approx(common / (sum(rings) - common))
+
+
+def test_absent_and_present_targets_are_told_apart_by_pixels() -> None:
+    """N-acc and T-acc by the four cells of their definition (Liu et al., 2023)."""
+    cells = [(FULL, FULL, 3), (EMPTY, FULL, 1), (EMPTY, EMPTY, 2), (FULL, EMPTY, 3)]
+    metrics = SegmentationMetrics()
+    for prediction, target, count in cells:
+        for _ in range(count):
+            metrics.update(prediction, target, answered=True)
+    scores = metrics.compute()
+    assert (scores.N_acc, scores.T_acc) == (2 / (2 + 3), 3 / (3 + 1))
+    assert scores.emission_rate == 1  # an empty mask is a mask
+
+
 # Properties
 
 
@@ -176,11 +255,38 @@ def test_the_interval_is_that_of_the_normal_law_for_many_samples() -> None:
     assert high == pytest.approx(ious.mean() + margin, abs=0.1 * margin)
 
 
+def test_every_figure_lies_in_its_interval(five_samples: SegmentationMetrics) -> None:
+    scores = five_samples.compute()
+    for group in (scores, *scores.by.values()):
+        values = {name: getattr(group, name, None) for name in group.intervals} | dict(
+            group.precision
+        )
+        for name, (low, high) in group.intervals.items():
+            assert 0 <= low <= values[name] <= high <= 1, name
+    assert set(scores.intervals) == {
+        *("gIoU", "gIoU_present", "cIoU", "boundary_IoU", "N_acc", "T_acc", "emission_rate"),
+        *(f"P@0.{tenths}" for tenths in range(5, 10)),
+    }
+
+
+def test_the_interval_of_ciou_is_that_of_the_ratio() -> None:
+    """Against a bootstrap written out, drawn by another generator."""
+    generator = np.random.default_rng(3)
+    metrics, pairs = SegmentationMetrics(), []
+    for _ in range(60):
+        target, prediction = (np.arange(99)[np.newaxis] < n for n in generator.integers(1, 99, 2))
+        metrics.update(prediction, target, answered=True)
+        pairs.append(((prediction & target).sum(), (prediction | target).sum()))
+    drawn = [generator.choice(pairs, 60).sum(0) for _ in range(4000)]
+    expected = np.quantile([above / below for above, below in drawn], [0.025, 0.975])
+    assert metrics.compute().intervals["cIoU"] == pytest.approx(expected, abs=0.01)
+
+
 def test_the_same_samples_give_the_same_scores(five_samples: SegmentationMetrics) -> None:
     assert five_samples.compute() == five_samples.compute()
 
 
-# Names, scores that can be relied upon, and pairs
+# Names, and scores that can be relied upon
 
 
 def test_a_target_without_a_name_is_not_counted_as_unnamed() -> None:
@@ -233,23 +339,6 @@ def test_samples_are_kept_in_their_order(five_samples: SegmentationMetrics) -> N
     assert (samples[-1].name, samples[-1].score, samples[-1].named) == ("last.jpg", 0.5, True)
 
 
-def test_a_paired_difference_sees_what_two_intervals_hide() -> None:
-    hard = np.random.default_rng(1).uniform(0, 0.9, 100)
-    difference = paired_difference((hard + 0.05).tolist(), hard.tolist())
-    assert difference.mean == pytest.approx(0.05)
-    assert (difference.low, difference.high) == pytest.approx((0.05, 0.05))
-    noise = np.random.default_rng(2).normal(0, 0.3, 100)
-    unclear = paired_difference((hard + noise).tolist(), hard.tolist())
-    assert unclear.low < 0 < unclear.high or abs(unclear.mean) > 0.05
-
-
-def test_runs_of_different_samples_cannot_be_compared() -> None:
-    with pytest.raises(DataError, match="cannot compare 2 with 1 samples"):
-        paired_difference([0.1, 0.2], [0.1])
-    with pytest.raises(DataError, match="cannot compare 0 with 0 samples"):
-        paired_difference([], [])
-
-
 # Reports
 
 
@@ -257,18 +346,14 @@ def test_to_dict_is_json_with_these_keys(five_samples: SegmentationMetrics) -> N
     values = five_samples.compute().to_dict()
     assert json.loads(json.dumps(values)) == values
     assert " ".join(values) == (
-        "n gIoU gIoU_present gIoU_present_ci cIoU N_acc emission_rate failures by "
-        "naming_rate ECE reliability"
+        "n gIoU gIoU_present cIoU boundary_IoU precision N_acc T_acc emission_rate naming_rate "
+        "intervals gIoU_present_ci failures by ECE reliability"
     )
-    assert " ".join(values["by"]["long"]) == "n gIoU gIoU_present cIoU"
-
-
-def test_the_table_shows_the_figures(five_samples: SegmentationMetrics) -> None:
-    lines = str(five_samples.compute()).splitlines()
-    assert lines[1].split() == ["all", "5", "0.4667", "0.4444", "0.2222"]
-    assert [line.split()[0] for line in lines[2:4]] == ["long", "short"]
-    assert "interval" in lines[4]
-    assert str(score(EMPTY, EMPTY)).splitlines()[1].split() == ["all", "1", "1.0000", "-", "0.0000"]
+    assert " ".join(values["by"]["long"]) == (
+        "n gIoU gIoU_present cIoU boundary_IoU precision N_acc T_acc emission_rate naming_rate "
+        "intervals"
+    )
+    assert values["intervals"]["gIoU_present"] == values["gIoU_present_ci"]
 
 
 # Bad input

@@ -12,6 +12,7 @@ import typer
 
 from lisa import __version__
 from lisa.commands import checkpoints, evaluate, segment
+from lisa.commands.data import data_app
 from lisa.commands.report import report_app
 from lisa.commands.train import train_app
 from lisa.errors import LisaError
@@ -59,6 +60,7 @@ def lisa(
 app.command("segment")(segment.segment)
 app.command("eval")(evaluate.evaluate)
 app.add_typer(train_app, name="train")
+app.add_typer(data_app, name="data")
 app.add_typer(report_app, name="report")
 app.command("plan")(checkpoints.plan_memory)
 app.command("convert")(checkpoints.convert_checkpoint)

@@ -5,13 +5,16 @@ named beside the figures: "generate", where the model must emit the mask itself,
 "teacher-forced", where it is given the answer as in the paper's validation. A sample that raises
 counts as wrong and is listed.
 
-This file knows questions, results and metrics. It does not know tensors, prompts or file formats.
+This file knows questions, results and metrics. It does not know tensors, prompts, file formats, or
+how work is divided.
 """
 
 import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Protocol
 
@@ -23,15 +26,20 @@ from rich.progress import track
 from lisa.data.knowledge import Thing, things
 from lisa.errors import DataError, LisaError
 from lisa.example import Example
+from lisa.footprint import Footprint
 from lisa.metrics import SampleScore, SegmentationMetrics, SegmentationScores
 from lisa.model.config import TEACHER_FORCED_ANSWER
 from lisa.result import Result
+from lisa.score_table import NAME_WIDTH, score_table
 
 # What the segmenter is given as the answer, by protocol. None: it answers by itself.
 PROTOCOLS: Mapping[str, str | None] = {
     "generate": None,
     "teacher-forced": TEACHER_FORCED_ANSWER,
 }
+BOTH = "both"  # what a report of two protocols calls itself
+
+READ_AHEAD = 2  # samples that are read while one is asked
 
 # Stands for the target of a sample that cannot be read, so that it counts as a target missed.
 _UNREAD = np.ones((1, 1), bool)
@@ -57,6 +65,83 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class FoundMask:
+    """One mask of an answer, small enough to be kept."""
+
+    rle: dict[str, Any]  # see `lisa.result.Mask.rle`
+    phrase: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One question as it was answered and scored.
+
+    Attributes:
+        index: the sample's place in the data set.
+        protocol: a key of `PROTOCOLS`.
+        question: as it was asked; "" where the sample could not be read.
+        text: the answer; "" where there was none.
+        masks: what the answer pointed at.
+        sample: how it was scored.
+        error: why there is no answer, in one line; None: there is one.
+        seconds: wall time of the answer; None where nothing was asked.
+    """
+
+    index: int
+    protocol: str
+    question: str
+    text: str
+    masks: tuple[FoundMask, ...]
+    sample: SampleScore
+    error: str | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of a segmenter.
+
+    Args:
+        dataset: examples with masks.
+        protocols: keys of `PROTOCOLS`.
+        shuffle_questions: a seed; each photo is then asked another photo's question. The control
+            that shows whether the question is read.
+
+    Raises:
+        LisaError: there is no such protocol.
+        DataError: the data set is empty, or too small to shuffle.
+    """
+
+    dataset: Sequence[Example]
+    protocols: tuple[str, ...]
+    shuffle_questions: int | None = None
+
+    def __post_init__(self) -> None:
+        for protocol in self.protocols:
+            if protocol not in PROTOCOLS:
+                raise LisaError(f"unknown protocol '{protocol}'; expected {' or '.join(PROTOCOLS)}")
+        count, least = len(self.dataset), 1 if self.shuffle_questions is None else 2
+        if count < least:
+            aim = "evaluate" if self.shuffle_questions is None else "shuffle the questions of"
+            raise DataError(
+                f"cannot {aim} a data set of {count}; expected at least {least} samples"
+            )
+
+    def sources(self) -> list[int]:
+        """For each sample, whose question it is asked: its own, or with a seed always another's.
+
+        The exchange is one random cycle through all samples, which leaves none in its place.
+        """
+        count = len(self.dataset)
+        if self.shuffle_questions is None:
+            return list(range(count))
+        cycle = np.random.default_rng(self.shuffle_questions).permutation(count)
+        sources = np.empty(count, int)
+        sources[cycle] = np.roll(cycle, 1)
+        return [int(source) for source in sources]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The scores of one model on one data set, and how they came about.
 
@@ -70,6 +155,9 @@ class Evaluation:
         shuffle_questions: the seed with which the photos exchanged their questions; None: each
             photo was asked its own.
         samples: each sample as it was scored, in the order of the data set.
+        split: the data set's split; None where it has none.
+        contaminated: the source of the weights that holds what was measured; None: none does.
+        footprint: what the run took; None: nobody measured it.
     """
 
     dataset: str
@@ -80,35 +168,86 @@ class Evaluation:
     seconds_per_question: float | None
     shuffle_questions: int | None = None
     samples: tuple[SampleScore, ...] = ()
+    split: str | None = None
+    contaminated: str | None = None
+    footprint: Footprint | None = None
 
     def to_dict(self, samples: bool = False) -> dict[str, Any]:
         """Everything in one flat object for JSON; `shuffle_questions` only where it is set.
+
+        Only ``seconds_per_question`` and ``footprint`` differ from run to run.
 
         Args:
             samples: with each sample's score, so that two runs can be compared in pairs.
         """
         values = {
             "dataset": self.dataset,
+            "split": self.split,
             "protocol": self.protocol,
             "model": self.model,
+            "contaminated": self.contaminated,
             **self.scores.to_dict(),
             "failures": [asdict(failure) for failure in self.failures],
             "seconds_per_question": self.seconds_per_question,
+            "footprint": None if self.footprint is None else asdict(self.footprint),
         }
         if self.shuffle_questions is not None:
             values["shuffle_questions"] = self.shuffle_questions
         if samples:
-            values["samples"] = [asdict(sample) for sample in self.samples]
+            values["samples"] = [asdict(one) | {"tags": [*one.tags]} for one in self.samples]
         return values
 
     def __str__(self) -> str:
-        seed = self.shuffle_questions
-        shuffled = "" if seed is None else f", questions shuffled (seed {seed})"
-        heading = f"{self.model} on {self.dataset}, protocol {self.protocol}{shuffled}"
-        seconds = self.seconds_per_question
-        pace = [] if seconds is None else [f"seconds per question     {seconds:.3f}"]
-        failures = [f"  {failure.name}: {failure.message}" for failure in self.failures]
-        return "\n".join([heading, "", str(self.scores), *failures, *pace])
+        return report_text([self])
+
+
+def report_dict(evaluations: Sequence[Evaluation], samples: bool = False) -> dict[str, Any]:
+    """One evaluation as `Evaluation.to_dict`; several protocols of one run side by side."""
+    first = evaluations[0]
+    if len(evaluations) == 1:
+        return first.to_dict(samples)
+    return {
+        "dataset": first.dataset,
+        "split": first.split,
+        "protocol": BOTH,
+        "model": first.model,
+        "contaminated": first.contaminated,
+        "n": first.scores.n,
+        "protocols": {one.protocol: one.to_dict(samples) for one in evaluations},
+    }
+
+
+def report_text(evaluations: Sequence[Evaluation]) -> str:
+    """A table with a column for each protocol of one run, and the failures by name."""
+    first, names = evaluations[0], [one.protocol for one in evaluations]
+    seed = first.shuffle_questions
+    shuffled = "" if seed is None else f", questions shuffled (seed {seed})"
+    where = first.dataset if first.split is None else f"{first.dataset}/{first.split}"
+    protocols = f"protocol{'s' * (len(names) > 1)} {' and '.join(names)}"
+    lines = [f"{first.model} on {where}, {protocols}{shuffled}"]
+    if first.contaminated is not None:
+        lines.append(
+            f"CONTAMINATED: the weights were trained on {first.contaminated}; no benchmark figure"
+        )
+    lines += ["", score_table({one.protocol: one.scores for one in evaluations}), ""]
+    for one in evaluations:
+        by = f" ({one.protocol})" if len(names) > 1 else ""
+        lines += [f"  {failure.name}{by}: {failure.message}" for failure in one.failures]
+        if one.seconds_per_question is not None:
+            lines.append(
+                f"{'seconds per question':<{NAME_WIDTH}}{one.seconds_per_question:.3f}{by}"
+            )
+    return "\n".join([*lines, *_footprint_lines(first.footprint)])
+
+
+def _footprint_lines(footprint: Footprint | None) -> Iterator[str]:
+    if footprint is None:
+        return
+    yield f"{'seconds':<{NAME_WIDTH}}{footprint.seconds:.1f}"
+    largest = "" if footprint.processes == 1 else f" (largest of {footprint.processes} processes)"
+    yield f"{'peak memory':<{NAME_WIDTH}}{footprint.memory_bytes / 2**20:.0f} MiB{largest}"
+    if footprint.gpu_memory_bytes is not None:
+        yield f"{'peak GPU memory':<{NAME_WIDTH}}{footprint.gpu_memory_bytes / 2**20:.0f} MiB"
 
 
 def evaluate(
@@ -125,30 +264,52 @@ def evaluate(
         segmenter: what is measured.
         dataset: examples with masks. Its `name` attribute, or else its type's, goes in the report.
         protocol: "generate" or "teacher-forced" (see `PROTOCOLS`).
-        shuffle_questions: a seed; each photo is then asked another photo's question. The control
-            that shows whether the question is read.
+        shuffle_questions: see `Task`.
         progress: whether to draw a progress bar on standard error.
 
     Raises:
-        LisaError: there is no such protocol.
-        DataError: the data set is empty, or too small to shuffle.
+        LisaError, DataError: as `Task`.
     """
-    if protocol not in PROTOCOLS:
-        raise LisaError(f"unknown protocol '{protocol}'; expected {' or '.join(PROTOCOLS)}")
-    sources = _question_sources(len(dataset), shuffle_questions)
-    run = _Run(segmenter, PROTOCOLS[protocol])
-    console = Console(stderr=True)
-    for index in track(range(len(dataset)), "asking", console=console, disable=not progress):
-        run.sample(dataset, index, sources[index])
+    task = Task(dataset, (protocol,), shuffle_questions)
+    records = ask(segmenter, task, range(len(dataset)), progress=progress)
+    return summarise(task, list(records), protocol, segmenter.name)
+
+
+def summarise(
+    task: Task,
+    records: Sequence[Record],
+    protocol: str,
+    model: str,
+    *,
+    contaminated: str | None = None,
+    footprint: Footprint | None = None,
+) -> Evaluation:
+    """The scores of one protocol's records, which may come in any order.
+
+    Raises:
+        DataError: a question is missing, or was answered twice.
+    """
+    own = sorted((one for one in records if one.protocol == protocol), key=lambda one: one.index)
+    if [one.index for one in own] != list(range(len(task.dataset))):
+        raise DataError(
+            f"{len(own)} answers to {len(task.dataset)} questions; expected one for each"
+        )
+    metrics = SegmentationMetrics()
+    for one in own:
+        metrics.add(one.sample)
+    seconds = [one.seconds for one in own if one.seconds is not None]
     return Evaluation(
-        dataset=getattr(dataset, "name", type(dataset).__name__),
+        dataset=getattr(task.dataset, "name", type(task.dataset).__name__),
         protocol=protocol,
-        model=segmenter.name,
-        scores=run.metrics.compute(),
-        failures=tuple(run.failures),
-        seconds_per_question=float(np.mean(run.seconds)) if run.seconds else None,
-        shuffle_questions=shuffle_questions,
-        samples=run.metrics.samples,
+        model=model,
+        scores=metrics.compute(),
+        failures=tuple(Failure(one.sample.name, one.error) for one in own if one.error is not None),
+        seconds_per_question=float(np.mean(seconds)) if seconds else None,
+        shuffle_questions=task.shuffle_questions,
+        samples=metrics.samples,
+        split=getattr(task.dataset, "split", None),
+        contaminated=contaminated,
+        footprint=footprint,
     )
 
 
@@ -175,75 +336,152 @@ def own_score(result: Result) -> float | None:
     return float(np.mean([mask.score for mask in result.masks])) if result.masks else None
 
 
-def _question_sources(count: int, seed: int | None) -> list[int]:
-    """For each sample, whose question it is asked: its own, or with a seed always another's.
+def ask(
+    segmenter: AsksQuestions,
+    task: Task,
+    indices: Sequence[int],
+    *,
+    done: Collection[tuple[int, str]] = (),
+    progress: bool = False,
+) -> Iterator[Record]:
+    """Asks some of the questions of a task, in order, by every protocol.
 
-    The exchange is one random cycle through all samples, which leaves none in its place.
+    Args:
+        segmenter: who is asked.
+        task: what is asked.
+        indices: the samples to take.
+        done: (index, protocol) of what is not to be asked again.
+        progress: whether to draw a progress bar on standard error.
     """
-    least = 1 if seed is None else 2
-    if count < least:
-        task = "evaluate" if seed is None else "shuffle the questions of"
-        raise DataError(f"cannot {task} a data set of {count}; expected at least {least} samples")
-    if seed is None:
-        return list(range(count))
-    cycle = np.random.default_rng(seed).permutation(count)
-    sources = np.empty(count, int)
-    sources[cycle] = np.roll(cycle, 1)
-    return [int(source) for source in sources]
+    open_ones = {
+        index: [protocol for protocol in task.protocols if (index, protocol) not in done]
+        for index in indices
+    }
+    wanted = [index for index, protocols in open_ones.items() if protocols]
+    opened = track(
+        _read_ahead(task, wanted),
+        "asking",
+        total=len(wanted),
+        console=Console(stderr=True),
+        disable=not progress,
+    )
+    for index, sample in zip(wanted, opened, strict=True):
+        for protocol in open_ones[index]:
+            yield _ask(segmenter, sample, index, protocol)
 
 
-@dataclass
-class _Run:
-    """One evaluation under way."""
+@dataclass(frozen=True)
+class _Sample:
+    """A sample that was read: what is asked, and what is expected."""
 
-    segmenter: AsksQuestions
-    answer: str | None
-    metrics: SegmentationMetrics = field(default_factory=SegmentationMetrics)
-    failures: list[Failure] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
+    example: Example
+    question: str
+    target: np.ndarray  # bool [H, W]
 
-    def sample(self, dataset: Sequence[Example], index: int, source: int) -> None:
-        """Asks one photo the question of sample `source`; an error is recorded as a failure."""
-        name = f"sample {index}"
-        target, ignore, tags, phrase = _UNREAD, None, frozenset[str](), ""
-        try:
-            example = dataset[index]
-            name = example.name or name
-            target, ignore, tags = example.mask, example.ignore, example.tags
-            phrase = example.phrase
-            question = example.question if source == index else dataset[source].question
-            result = self.ask(example.image, question)
-            self.metrics.update(
-                result.mask,
-                target,
-                ignore,
-                answered=bool(result.masks),
-                tags=tags,
-                name=name,
-                score=own_score(result),
-                named=names_the_target(result.text, phrase),
+
+def _read_ahead(task: Task, indices: Sequence[int]) -> "Iterator[Future[_Sample]]":
+    """The samples in order; the next ones are read while one is asked."""
+    sources = task.sources()
+
+    def read(index: int) -> _Sample:
+        example, source = task.dataset[index], sources[index]
+        question = example.question if source == index else task.dataset[source].question
+        return _Sample(example, question, example.mask)
+
+    waiting: deque[Future[_Sample]] = deque()
+    with ThreadPoolExecutor(1) as reader:  # one: a data set need not bear two at once
+        for index in indices:
+            waiting.append(reader.submit(read, index))
+            if len(waiting) > READ_AHEAD:
+                yield waiting.popleft()
+        yield from waiting
+
+
+def _ask(segmenter: AsksQuestions, sample: "Future[_Sample]", index: int, protocol: str) -> Record:
+    """Asks one question; an error, be it out of memory, must not lose the others."""
+    clock = _Clock()
+    try:
+        known = sample.result()
+    except Exception as error:
+        return _failed(index, protocol, error, None, clock)
+    try:
+        with clock:
+            result = segmenter.segment(
+                known.example.image, known.question, answer=PROTOCOLS[protocol]
             )
-        except Exception as error:  # an out-of-memory in one sample must not lose the others
-            self.failures.append(Failure(name, _one_line(error)))
-            empty = np.zeros_like(target)
-            self.metrics.update(
-                empty,
-                target,
-                ignore,
-                answered=False,
-                failed=True,
-                tags=tags,
-                name=name,
-                named=False if phrase else None,
-            )
+        return _answered(index, protocol, known, result, clock)
+    except Exception as error:
+        return _failed(index, protocol, error, known, clock)
 
-    def ask(self, image: PIL.Image.Image, question: str) -> Result:
-        """Asks one question and takes the time, whether or not it is answered."""
-        start = time.perf_counter()
-        try:
-            return self.segmenter.segment(image, question, answer=self.answer)
-        finally:
-            self.seconds.append(time.perf_counter() - start)
+
+def _answered(index: int, protocol: str, known: _Sample, result: Result, clock: "_Clock") -> Record:
+    """The record of a result.
+
+    Raises:
+        DataError: a mask is not as large as the sample's.
+    """
+    example = known.example
+    metrics = SegmentationMetrics().update(
+        result.mask,
+        known.target,
+        example.ignore,
+        answered=bool(result.masks),
+        tags=example.tags,
+        name=example.name or f"sample {index}",
+        score=own_score(result),
+        named=names_the_target(result.text, example.phrase),
+    )
+    return Record(
+        index=index,
+        protocol=protocol,
+        question=known.question,
+        text=result.text,
+        masks=tuple(FoundMask(mask.rle, mask.phrase) for mask in result.masks),
+        sample=metrics.samples[0],
+        error=None,
+        seconds=clock.seconds,
+    )
+
+
+def _failed(
+    index: int, protocol: str, error: Exception, known: _Sample | None, clock: "_Clock"
+) -> Record:
+    """The record of a sample that raised; ``known`` is None where it could not be read."""
+    example = known.example if known else None
+    target = known.target if known else _UNREAD
+    metrics = SegmentationMetrics().update(
+        np.zeros_like(target),
+        target,
+        example.ignore if example else None,
+        answered=False,
+        failed=True,
+        tags=example.tags if example else (),
+        name=(example.name if example else "") or f"sample {index}",
+        named=False if example and example.phrase else None,
+    )
+    return Record(
+        index=index,
+        protocol=protocol,
+        question=known.question if known else "",
+        text="",
+        masks=(),
+        sample=metrics.samples[0],
+        error=_one_line(error),
+        seconds=clock.seconds,
+    )
+
+
+class _Clock:
+    """How long a block took, whether or not it raised."""
+
+    def __init__(self) -> None:
+        self.seconds: float | None = None
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self.seconds = time.perf_counter() - self._start
 
 
 def _one_line(error: Exception) -> str:

@@ -1,4 +1,5 @@
-"""Plots as SVG text: lines over steps, and how far scores can be relied upon.
+"""Plots as SVG text: lines over steps, how often a value occurs, values with their intervals, and
+how far scores can be relied upon.
 
 Small and plain, so that they can stand in a repository. This file knows numbers and places on a
 page; it refuses to know where the numbers come from.
@@ -15,6 +16,7 @@ FONT = 'font-family="sans-serif" font-size="12"'
 MARGIN = 40  # pixels around a square plot
 BOX = 320  # pixels of its side
 PANEL_WIDTH, PANEL_HEIGHT, PANEL_COLUMNS = 560, 140, 2
+ROW_HEIGHT, LABEL_WIDTH = 22, 180
 
 
 def polyline(points: Sequence[tuple[float, float]], width: int = 560, height: int = 140) -> str:
@@ -70,11 +72,51 @@ def reliability_plot(tables: Mapping[str, Sequence[tuple[float, float, int]]]) -
         parts += [
             dot(score, iou, 14 * (count / total) ** 0.5, colour) for score, iou, count in bins
         ]
-        parts.append(
-            f'<text {FONT} x="{MARGIN + 8}" y="{MARGIN + 18 + 16 * number}" fill="{colour}">'
-            f"{html.escape(name)}</text>"
-        )
+        parts.append(key(name, number, colour))
     return picture(side, side, parts)
+
+
+def histogram(columns: Mapping[str, Sequence[float]], bins: int = 20) -> str:
+    """How many values in [0, 1] lie in each of the bins, the bars of each column side by side.
+
+    A bin holds its lower bound; the last one holds 1, too.
+    """
+    counts = {
+        name: [sum(min(int(value * bins), bins - 1) == n for value in values) for n in range(bins)]
+        for name, values in columns.items()
+    }
+    highest = max((count for one in counts.values() for count in one), default=0) or 1
+    width = BOX / bins / max(1, len(counts))
+    parts = [axis_mark(value / 4, both=False) for value in range(5)]
+    parts.append(
+        f'<text {FONT} x="8" y="{MARGIN - 12}">number of questions, up to {highest}</text>'
+    )
+    for number, (name, one) in enumerate(counts.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        for n, count in enumerate(one):
+            left, top = place(n / bins, count / highest)
+            parts.append(
+                f'<rect x="{left + number * width:.1f}" y="{top}" width="{width * 0.9:.1f}" '
+                f'height="{MARGIN + BOX - top:.1f}" fill="{colour}"/>'
+            )
+        parts.append(key(name, number, colour))
+    return picture(BOX + 2 * MARGIN, BOX + 2 * MARGIN, parts)
+
+
+def intervals(rows: Sequence[tuple[str, float, float, float]]) -> str:
+    """Values in [0, 1] as bars, a row each: label, value, and the interval around it."""
+    parts = []
+    for number, (label, value, low, high) in enumerate(rows):
+        y, left = number * ROW_HEIGHT + 8, LABEL_WIDTH
+        ends = " ".join(f"{left + end * BOX:.1f},{y + 7}" for end in (low, high))
+        parts += [
+            f'<text {FONT} x="{left - 8}" y="{y + 11}" text-anchor="end">'
+            f"{html.escape(label)}</text>",
+            f'<rect x="{left}" y="{y}" width="{value * BOX:.1f}" height="14" fill="{COLOURS[0]}"/>',
+            f'<polyline points="{ends}" stroke="#222" stroke-width="2" fill="none"/>',
+            f'<text {FONT} x="{left + BOX + 8}" y="{y + 11}">{value:.3f}</text>',
+        ]
+    return picture(LABEL_WIDTH + BOX + 60, len(rows) * ROW_HEIGHT + 16, parts)
 
 
 def picture(width: int, height: int, parts: Sequence[str]) -> str:
@@ -102,10 +144,15 @@ def dot(x: float, y: float, radius: float, colour: str) -> str:
     return f'<circle cx="{left}" cy="{top}" r="{radius:.1f}" fill="{colour}" fill-opacity="0.5"/>'
 
 
-def axis_mark(value: float) -> str:
-    """The number on both axes."""
+def key(name: str, number: int, colour: str) -> str:
+    """What a colour stands for, in the upper left corner of a square plot."""
+    y = MARGIN + 18 + 16 * number
+    return f'<text {FONT} x="{MARGIN + 8}" y="{y}" fill="{colour}">{html.escape(name)}</text>'
+
+
+def axis_mark(value: float, both: bool = True) -> str:
+    """The number under the plot, and on its left where both axes run from 0 to 1."""
     (x, bottom), (left, y) = place(value, 0), place(0, value)
-    return (
-        f'<text {FONT} x="{x}" y="{bottom + 16}" text-anchor="middle">{value:g}</text>'
-        f'<text {FONT} x="{left - 6}" y="{y + 4}" text-anchor="end">{value:g}</text>'
-    )
+    below = f'<text {FONT} x="{x}" y="{bottom + 16}" text-anchor="middle">{value:g}</text>'
+    beside = f'<text {FONT} x="{left - 6}" y="{y + 4}" text-anchor="end">{value:g}</text>'
+    return below + beside if both else below

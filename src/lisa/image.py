@@ -18,6 +18,7 @@ from typing import BinaryIO
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
+from PIL import ExifTags
 
 from lisa.errors import ImageError, OutputError
 
@@ -60,6 +61,22 @@ def load_image(source: ImageSource) -> PIL.Image.Image:
         plain = _decode(image, label)
         _warn_about_frames(image, label)
     return plain
+
+
+def upright_size(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:
+    """(width, height) of the picture that `load_image` would give; only the header is read.
+
+    Raises:
+        ImageError: as `load_image`, but for damage behind the header.
+    """
+    label = _label(source)
+    with _open_stream(source, label) as stream, _open_image(stream, label) as image:
+        _check_size(*image.size, label)
+        try:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        except Exception:  # damaged metadata; Pillow's own transposition ignores them, too
+            turned = False
+    return image.size[::-1] if turned else image.size
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -1,39 +1,103 @@
 """Scores of predicted masks: gIoU and cIoU as the official LISA computes them, and what they hide.
 
 The two official figures average over every sample, so a model gains by refusing and nobody sees
-it. Beside them stand the mean IoU of the samples that have a target, with an interval; the share
-of absent targets that were rightly left empty; the share of present targets that got a mask, and
-of those that were named; and how far the model's own estimate of its IoU can be relied upon.
+it. Beside them stand the mean IoU of the samples that have a target; the shares of IoU above
+thresholds, as papers on referring expressions give them; the IoU of outlines alone; the shares of
+absent and present targets that were told apart; the share of targets that were named; and how far
+the model's own estimate of its IoU can be relied upon. Each has an interval.
 
 This file knows boolean masks. It does not know models, pictures, questions or data sets.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+import cv2
 import numpy as np
 
+from lisa.bootstrap import Interval, percentiles, resampled_sums
 from lisa.errors import DataError
 
 # The constants of the official code. Both stand in a denominator.
 IOU_EPSILON = 1e-5  # beside the union of one sample, and beside the number of samples
 CUMULATIVE_EPSILON = 1e-10  # beside the union of all samples together
 
-BOOTSTRAP_RESAMPLES = 2000
-BOOTSTRAP_SEED = 0
-CONFIDENCE = 0.95
+OUTLINE_WIDTH = 0.02  # of the picture's diagonal (Cheng et al., 2021)
+TENTHS = (5, 6, 7, 8, 9)  # the thresholds of the referring papers, P@0.5 to P@0.9
 RELIABILITY_BINS = 10  # of equal width, from 0 to 1
 
 
 @dataclass(frozen=True)
+class SampleScore:
+    """One sample as it was scored: all that the scores need, and to compare runs in pairs.
+
+    Attributes:
+        name: where the sample came from.
+        iou: I / (U + 1e-5); 1 where the target is absent and nothing was predicted.
+        present: it has a target.
+        answered: at least one mask was emitted, be it empty.
+        score: the model's own estimate of the IoU; None: it gave none.
+        named: whether the answer names the target; None: the target has no name.
+        intersection: in pixels.
+        union: in pixels.
+        boundary_iou: the IoU of the outlines; 1 where ``iou`` is 1 because both are empty.
+        found: at least one pixel was predicted.
+        failed: it raised, and counts as wrong.
+        tags: the groups it belongs to.
+    """
+
+    name: str
+    iou: float
+    present: bool
+    answered: bool
+    score: float | None
+    named: bool | None
+    intersection: int
+    union: int
+    boundary_iou: float
+    found: bool
+    failed: bool
+    tags: tuple[str, ...]
+
+    @property
+    def rightly_empty(self) -> bool:
+        """The target is absent, and nothing was predicted."""
+        return self.union == 0 and not self.failed
+
+
+@dataclass(frozen=True)
 class GroupScores:
-    """The scores of the samples that carry one tag. IoU is in [0, 1]."""
+    """The scores of some samples. IoU values and shares are in [0, 1].
+
+    Attributes:
+        n: how many samples were measured, failures included.
+        gIoU: mean IoU of all samples; an empty mask for an absent target is 1 (official rule).
+        gIoU_present: mean IoU of the samples that have a target.
+        cIoU: sum of intersections over sum of unions, all samples together.
+        boundary_IoU: mean IoU of the outlines of present targets (Cheng et al., 2021).
+        precision: "P@0.5" to "P@0.9": share of present targets whose IoU is at least so much.
+        N_acc: share of absent targets answered with no pixel (Liu et al., 2023, GRES).
+        T_acc: share of present targets answered with at least one pixel (GRES).
+        emission_rate: share of present targets answered with at least one mask, be it empty.
+        naming_rate: share of present targets that the answer names, of those that have a name.
+        intervals: 95 % bootstrap intervals (low, high), by the names above.
+
+    What is about present targets is None where there are none, and so with absent ones.
+    """
 
     n: int
     gIoU: float
-    gIoU_present: float | None  # None: no sample of the group has a target
+    gIoU_present: float | None
     cIoU: float
+    boundary_IoU: float | None
+    precision: Mapping[str, float | None]
+    N_acc: float | None
+    T_acc: float | None
+    emission_rate: float | None
+    naming_rate: float | None
+    intervals: Mapping[str, Interval]
 
 
 @dataclass(frozen=True)
@@ -48,90 +112,37 @@ class ReliabilityBin:
 
 
 @dataclass(frozen=True)
-class SampleScore:
-    """One sample as it was scored, to compare runs sample by sample."""
-
-    name: str
-    iou: float
-    present: bool  # it has a target
-    answered: bool
-    score: float | None  # the model's own estimate of the IoU; None: it gave none
-    named: bool | None  # whether the answer names the target; None: the target has no name
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Mean of differences of IoU, sample by sample, with its 95 % bootstrap interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class SegmentationScores:
-    """What `SegmentationMetrics.compute` found. IoU values and shares are in [0, 1].
+class SegmentationScores(GroupScores):
+    """What `SegmentationMetrics.compute` found: the scores of all samples, and of each group.
 
     Attributes:
-        n: how many samples were measured, failures included.
-        gIoU: mean IoU of all samples; an empty mask for an absent target is 1 (official rule).
-        gIoU_present: mean IoU of the samples that have a target; None if there are none.
-        gIoU_present_ci: its 95 % bootstrap interval (low, high); None if there are none.
-        cIoU: sum of intersections over sum of unions, all samples together.
-        N_acc: share of absent targets answered with an empty mask; None if there are none.
-        emission_rate: share of present targets answered with at least one mask, be it empty;
-            None if there are none.
         failures: names of the samples that failed.
         by: the scores of each tag.
-        naming_rate: share of present targets that the answer names; None where none has a name.
         ECE: expected calibration error: mean distance between score and IoU over the bins of
             ``reliability``, by their share of the answers; None where no answer has a score.
         reliability: score and IoU of the answers that have a score, by the size of the score.
     """
 
-    n: int
-    gIoU: float
-    gIoU_present: float | None
-    gIoU_present_ci: tuple[float, float] | None
-    cIoU: float
-    N_acc: float | None
-    emission_rate: float | None
     failures: tuple[str, ...]
     by: Mapping[str, GroupScores]
-    naming_rate: float | None
     ECE: float | None
     reliability: tuple[ReliabilityBin, ...]
+
+    @property
+    def gIoU_present_ci(self) -> Interval | None:
+        """The interval of ``gIoU_present``; None without a present target."""
+        return self.intervals.get("gIoU_present")
 
     def to_dict(self) -> dict[str, Any]:
         """The scores under their own names, made of what JSON can hold."""
         interval = self.gIoU_present_ci
-        return asdict(self) | {
+        return _group_dict(self) | {
             "gIoU_present_ci": None if interval is None else list(interval),
             "failures": list(self.failures),
+            "by": {tag: _group_dict(group) for tag, group in self.by.items()},
+            "ECE": self.ECE,
             "reliability": [asdict(one) for one in self.reliability],
         }
-
-    def __str__(self) -> str:
-        everything = GroupScores(self.n, self.gIoU, self.gIoU_present, self.cIoU)
-        rows = [_row(name, group) for name, group in [("all", everything), *self.by.items()]]
-        return "\n".join(
-            [
-                f"{'':<12}{'n':>6}{'gIoU':>9}{'present':>9}{'cIoU':>9}",
-                *rows,
-                f"gIoU of present targets  {_figure(self.gIoU_present)}{self._interval()}",
-                f"absent targets refused   {_figure(self.N_acc)}",
-                f"present targets answered {_figure(self.emission_rate)}",
-                f"present targets named    {_figure(self.naming_rate)}",
-                f"calibration error        {_figure(self.ECE)}",
-                f"failures                 {len(self.failures)}",
-            ]
-        )
-
-    def _interval(self) -> str:
-        if self.gIoU_present_ci is None:
-            return ""
-        low, high = self.gIoU_present_ci
-        return f"  ({CONFIDENCE:.0%} interval {low:.4f} to {high:.4f})"
 
 
 class SegmentationMetrics:
@@ -144,7 +155,7 @@ class SegmentationMetrics:
     """
 
     def __init__(self) -> None:
-        self._samples: list[_Sample] = []
+        self._samples: list[SampleScore] = []
 
     def update(
         self,
@@ -181,28 +192,35 @@ class SegmentationMetrics:
         if ignore is not None:
             counted = ~_checked("ignore", ignore, target.shape)
             wanted, predicted = wanted & counted, predicted & counted
-        self._samples.append(
-            _Sample(
-                intersection=int(np.count_nonzero(predicted & wanted)),
-                union=int(np.count_nonzero(predicted | wanted)),
+        intersection = int(np.count_nonzero(predicted & wanted))
+        union = int(np.count_nonzero(predicted | wanted))
+        both_empty = union == 0 and not failed
+        return self.add(
+            SampleScore(
+                name=name,
+                iou=1.0 if both_empty else intersection / (union + IOU_EPSILON),
                 present=bool(wanted.any()),
                 answered=answered and not failed,
-                failed=failed,
-                tags=frozenset(tags),
-                name=name,
                 score=None if failed else score,
                 named=False if failed and named is not None else named,
+                intersection=intersection,
+                union=union,
+                boundary_iou=1.0 if both_empty else boundary_iou(predicted, wanted),
+                found=bool(predicted.any()),
+                failed=failed,
+                tags=tuple(sorted(tags)),
             )
         )
+
+    def add(self, sample: SampleScore) -> Self:
+        """Adds a sample that was scored before, and returns the metrics themselves."""
+        self._samples.append(sample)
         return self
 
     @property
     def samples(self) -> tuple[SampleScore, ...]:
         """Each sample, in the order of `update`."""
-        return tuple(
-            SampleScore(one.name, one.iou, one.present, one.answered, one.score, one.named)
-            for one in self._samples
-        )
+        return tuple(self._samples)
 
     def compute(self) -> SegmentationScores:
         """The scores of everything added so far; the same samples give the same scores.
@@ -213,21 +231,33 @@ class SegmentationMetrics:
         samples = self._samples
         if not samples:
             raise DataError("no scores: 0 samples were measured; expected at least 1")
-        present = [sample for sample in samples if sample.present]
-        absent = [sample for sample in samples if not sample.present]
         rated = [(sample.score, sample.iou) for sample in samples if sample.score is not None]
         reliability = reliability_table(rated)
         return SegmentationScores(
-            **vars(_group_scores(samples)),
-            gIoU_present_ci=_bootstrap_interval(present),
-            N_acc=_share([sample.rightly_empty for sample in absent]),
-            emission_rate=_share([sample.answered for sample in present]),
+            **vars(group_scores(samples)),
             failures=tuple(sample.name for sample in samples if sample.failed),
             by=_scores_by_tag(samples),
-            naming_rate=_share([bool(s.named) for s in present if s.named is not None]),
             ECE=calibration_error(reliability),
             reliability=reliability,
         )
+
+
+def boundary_iou(prediction: np.ndarray, target: np.ndarray) -> float:
+    """IoU of what lies near the outlines of two masks, each bool [H, W] (Cheng et al., 2021).
+
+    Of each mask the pixels count that lie within `OUTLINE_WIDTH` of the picture's diagonal of the
+    outside; beyond the picture's edge is outside, too. Without any such pixel it is 0.
+    """
+    near, wanted = _near_outline(prediction), _near_outline(target)
+    union = int(np.count_nonzero(near | wanted))
+    return int(np.count_nonzero(near & wanted)) / union if union else 0.0
+
+
+def _near_outline(mask: np.ndarray) -> np.ndarray:
+    distance = max(1, round(OUTLINE_WIDTH * math.hypot(*mask.shape)))  # as a king moves
+    square = np.ones((2 * distance + 1, 2 * distance + 1), np.uint8)
+    core = cv2.erode(mask.astype(np.uint8), square, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return np.asarray(mask & (core == 0))
 
 
 def reliability_table(
@@ -258,46 +288,6 @@ def calibration_error(reliability: Sequence[ReliabilityBin]) -> float | None:
     return sum(gaps) / total if total else None
 
 
-def paired_difference(first: Sequence[float], second: Sequence[float]) -> Difference:
-    """How much better ``first`` is than ``second``: IoUs of the same samples in the same order.
-
-    Raises:
-        DataError: there is none, or not as many of the one as of the other.
-    """
-    if len(first) != len(second) or not len(first):
-        raise DataError(
-            f"cannot compare {len(first)} with {len(second)} samples; expected as many, at least 1"
-        )
-    gains = np.array(first, float) - np.array(second, float)
-    low, high = mean_interval(gains.tolist())
-    return Difference(float(gains.mean()), low, high)
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """One sample, reduced to what the scores need. Areas are in pixels."""
-
-    intersection: int
-    union: int
-    present: bool
-    answered: bool
-    failed: bool
-    tags: frozenset[str]
-    name: str
-    score: float | None
-    named: bool | None
-
-    @property
-    def iou(self) -> float:
-        if self.rightly_empty:
-            return 1.0
-        return self.intersection / (self.union + IOU_EPSILON)
-
-    @property
-    def rightly_empty(self) -> bool:
-        return self.union == 0 and not self.failed
-
-
 def _checked(role: str, mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if mask.dtype != np.bool_ or mask.ndim != 2 or mask.shape != shape:
         expected = f"bool {list(shape)}" if len(shape) == 2 else "bool [H, W]"
@@ -305,55 +295,101 @@ def _checked(role: str, mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return mask
 
 
-def _group_scores(samples: Sequence[_Sample]) -> GroupScores:
-    union = sum(sample.union for sample in samples)
+@dataclass(frozen=True)
+class Measure:
+    """A sum over samples, over another one: every figure is such a ratio."""
+
+    above: Callable[[SampleScore], float]
+    below: Callable[[SampleScore], float] = lambda sample: 1.0
+    epsilon: float = 0.0  # beside the lower sum
+
+
+def _reaches(tenths: int) -> Callable[[SampleScore], float]:
+    """Whether intersection over union is at least so many tenths, in whole numbers."""
+    return lambda sample: sample.union > 0 and 10 * sample.intersection >= tenths * sample.union
+
+
+PRECISION = {f"P@{tenths / 10}": Measure(_reaches(tenths)) for tenths in TENTHS}
+
+# Which samples, and what is measured of them.
+MEASURES: tuple[tuple[Callable[[SampleScore], bool], Mapping[str, Measure]], ...] = (
+    (
+        lambda sample: True,
+        {
+            "gIoU": Measure(lambda sample: sample.iou, epsilon=IOU_EPSILON),
+            "cIoU": Measure(
+                lambda sample: sample.intersection, lambda sample: sample.union, CUMULATIVE_EPSILON
+            ),
+        },
+    ),
+    (
+        lambda sample: sample.present,
+        {
+            "gIoU_present": Measure(lambda sample: sample.iou, epsilon=IOU_EPSILON),
+            "boundary_IoU": Measure(lambda sample: sample.boundary_iou),
+            **PRECISION,
+            "T_acc": Measure(lambda sample: sample.found),
+            "emission_rate": Measure(lambda sample: sample.answered),
+        },
+    ),
+    (
+        lambda sample: not sample.present,
+        {"N_acc": Measure(lambda sample: sample.rightly_empty)},
+    ),
+    (
+        lambda sample: sample.present and sample.named is not None,
+        {"naming_rate": Measure(lambda sample: bool(sample.named))},
+    ),
+)
+
+
+def measured(samples: Sequence[SampleScore], measures: Iterable[Measure]) -> np.ndarray:
+    """[N, K, 2]: what each sample adds to the upper and to the lower sum of K measures."""
+    sums = [[(one.above(sample), one.below(sample)) for one in measures] for sample in samples]
+    return np.array(sums, float)
+
+
+def ratios(sums: np.ndarray, measures: Iterable[Measure]) -> np.ndarray:
+    """Sums [..., K, 2] -> the values [..., K] of K measures."""
+    return sums[..., 0] / (sums[..., 1] + np.array([one.epsilon for one in measures]))
+
+
+def group_scores(samples: Sequence[SampleScore]) -> GroupScores:
+    """The scores of at least one sample.
+
+    For the interval of a figure, the samples that it is about are drawn anew.
+    """
+    values: dict[str, float] = {}
+    intervals: dict[str, Interval] = {}
+    for about, measures in MEASURES:
+        some, kinds = [sample for sample in samples if about(sample)], list(measures.values())
+        if some:
+            columns = measured(some, kinds)
+            values |= zip(measures, ratios(columns.sum(0), kinds).tolist(), strict=True)
+            drawn = resampled_sums(columns.reshape(len(some), -1)).reshape(-1, len(kinds), 2)
+            intervals |= zip(measures, map(percentiles, ratios(drawn, kinds).T), strict=True)
     return GroupScores(
         n=len(samples),
-        gIoU=_mean_iou(np.array([sample.iou for sample in samples])),
-        gIoU_present=_present_iou(samples),
-        cIoU=sum(sample.intersection for sample in samples) / (union + CUMULATIVE_EPSILON),
+        gIoU=values["gIoU"],
+        gIoU_present=values.get("gIoU_present"),
+        cIoU=values["cIoU"],
+        boundary_IoU=values.get("boundary_IoU"),
+        precision={name: values.get(name) for name in PRECISION},
+        N_acc=values.get("N_acc"),
+        T_acc=values.get("T_acc"),
+        emission_rate=values.get("emission_rate"),
+        naming_rate=values.get("naming_rate"),
+        intervals=intervals,
     )
 
 
-def _scores_by_tag(samples: Sequence[_Sample]) -> dict[str, GroupScores]:
-    tags = sorted(frozenset().union(*(sample.tags for sample in samples)))
-    return {tag: _group_scores([s for s in samples if tag in s.tags]) for tag in tags}
+def _scores_by_tag(samples: Sequence[SampleScore]) -> dict[str, GroupScores]:
+    tags = sorted({tag for sample in samples for tag in sample.tags})
+    return {tag: group_scores([s for s in samples if tag in s.tags]) for tag in tags}
 
 
-def _mean_iou(ious: np.ndarray) -> float:
-    return float(ious.sum() / (len(ious) + IOU_EPSILON))
-
-
-def _present_iou(samples: Sequence[_Sample]) -> float | None:
-    ious = np.array([sample.iou for sample in samples if sample.present])
-    return _mean_iou(ious) if len(ious) else None
-
-
-def _bootstrap_interval(samples: Sequence[_Sample]) -> tuple[float, float] | None:
-    """The percentile interval of the mean IoU when samples are redrawn with replacement."""
-    if not samples:
-        return None
-    scale = len(samples) / (len(samples) + IOU_EPSILON)
-    return mean_interval([sample.iou * scale for sample in samples])
-
-
-def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean when values are redrawn with replacement."""
-    generator, pool = np.random.default_rng(BOOTSTRAP_SEED), np.array(values, float)
-    means = [generator.choice(pool, len(pool)).mean() for _ in range(BOOTSTRAP_RESAMPLES)]
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def _share(outcomes: Sequence[bool]) -> float | None:
-    return sum(outcomes) / len(outcomes) if outcomes else None
-
-
-def _row(name: str, group: GroupScores) -> str:
-    present = _figure(group.gIoU_present)
-    return f"{name:<12}{group.n:>6}{_figure(group.gIoU):>9}{present:>9}{_figure(group.cIoU):>9}"
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _group_dict(group: GroupScores) -> dict[str, Any]:
+    """The fields of every group, as JSON has them."""
+    values = {name: getattr(group, name) for name in GroupScores.__dataclass_fields__}
+    intervals = {name: list(interval) for name, interval in group.intervals.items()}
+    return values | {"precision": dict(group.precision), "intervals": intervals}

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lisa import study
+from lisa.bootstrap import Difference, paired_difference
 from lisa.data.reasonseg import ReasonSeg
 from lisa.errors import LisaError
 from lisa.figures import panels, reliability_plot
 from lisa.image import write_atomically
-from lisa.metrics import Difference, paired_difference
 from lisa.predict import load
 from lisa.study import Figures, Study, ious
 from lisa.training.report import CURVES, STAGES, draw_sheet, read_log, with_licence

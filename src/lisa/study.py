@@ -17,6 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from lisa.bootstrap import mean_interval
 from lisa.controls import (
     CentreEllipse,
     LargestThing,
@@ -30,7 +31,7 @@ from lisa.errors import DataError
 from lisa.evaluate import AsksQuestions, evaluate, names_the_target
 from lisa.example import Example
 from lisa.image import write_atomically
-from lisa.metrics import SegmentationMetrics, mean_interval
+from lisa.metrics import SegmentationMetrics
 from lisa.model.build import model_directory
 from lisa.predict import Segmenter
 from lisa.training.words import choices, held_out_scenes

@@ -51,10 +51,10 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarra
     """
     check_segmentation(segmentation)
     parts = segmentation if isinstance(segmentation, list) else [segmentation]
+    polygons = [part for part in parts if not isinstance(part, dict)]
     mask = np.zeros((height, width), bool)
-    for polygon in (part for part in parts if not isinstance(part, dict)):
-        rle = coco_mask.frPyObjects([polygon], height, width)
-        mask |= coco_mask.decode(rle)[..., 0].astype(bool)
+    if polygons:
+        mask |= coco_mask.decode(_polygon_rle(polygons, height, width)).astype(bool)
     for part in (part for part in parts if isinstance(part, dict)):
         decoded = decode_rle(part)
         if decoded.shape != mask.shape:
@@ -62,6 +62,10 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> np.ndarra
             raise DataError(f"its run lengths are of a mask of {sizes}")
         mask |= decoded
     return mask
+
+
+def _polygon_rle(polygons: list[Any], height: int, width: int) -> Any:
+    return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
 
 
 def decode_rle(segmentation: dict[str, Any]) -> np.ndarray:

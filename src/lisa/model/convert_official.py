@@ -66,14 +66,17 @@ SAM_PREFIX = "model.visual_model."  # of SAM's names within an official LISA
 MARKS = ("<im_start>", "<im_end>")
 TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 TRAINED_ON = (
-    "ADE20K",
-    "COCO-Stuff",
-    "PASCAL-Part",
-    "PACO-LVIS",
-    "Mapillary Vistas",
-    "refCLEF, RefCOCO, RefCOCO+, RefCOCOg",
-    "LLaVA-Instruct-150k",
-    "ReasonSeg (train)",
+    "ade20k/train",
+    "coco-stuff/train",
+    "pascal-part/train",
+    "paco-lvis/train",
+    "mapillary/train",
+    "refclef/train",
+    "refcoco/train",
+    "refcoco+/train",
+    "refcocog-umd/train",
+    "llava-instruct",
+    "reasonseg/train",
 )
 
 

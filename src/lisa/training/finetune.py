@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,14 +33,14 @@ from lisa.model.config import SEG_TOKEN
 from lisa.model.precision import Precision
 from lisa.model.processor import is_present
 from lisa.model.weights import read_file
-from lisa.predict import load
+from lisa.predict import Segmenter, load
 from lisa.training.launch import is_first_process, is_sharded
 from lisa.training.loop import last_checkpoint
 from lisa.training.merged import sort_learnt, write_merged
 from lisa.training.mind import sometimes_silent
 from lisa.training.presets import Preset, preset_of
 from lisa.training.tune import fine_tune
-from lisa.training.tune_report import answer_some, tune_page
+from lisa.training.tune_report import Answered, answer_some, tune_page
 from lisa.training.tune_tasks import make_task
 
 TRAIN = "train"  # the split that is trained on unless another is named
@@ -214,6 +214,8 @@ def train(settings: Settings, out: Path) -> Path:
     device = pick_device(settings.device)
     remember(settings, preset, out)
     model, processor = build(settings.model, str(device), precision_of(preset))
+    where, examples = held_out(asked, settings.data)
+    before = answer_some(Segmenter(model, processor), examples) if is_first_process() else []
     torch.manual_seed(settings.seed)
     task = make_task(model, processor, preset)
     mixture = Mixture(
@@ -238,7 +240,9 @@ def train(settings: Settings, out: Path) -> Path:
         config = processor.config
         config.trained_on = list(dict.fromkeys([*config.trained_on, *seen(asked, settings.data)]))
         export(settings, processor, scale, out)
-        report(settings, preset, asked, log, out)
+        after = answers_of_tuned(settings, preset, examples, out)
+        page = tune_page(config.trained_on, log, where, after, before)
+        write_atomically(out / "report.html", page.encode())
     return out / "model"
 
 
@@ -288,22 +292,15 @@ def remember(settings: Settings, preset: Preset, out: Path) -> None:
         write_atomically(path, text.encode())
 
 
-def report(
-    settings: Settings,
-    preset: Preset,
-    asked: Sequence[Wanted],
-    log: Sequence[Mapping[str, float]],
-    out: Path,
-) -> None:
-    """Write ``out/report.html``: the tuned model is loaded as a user would, and asked."""
+def answers_of_tuned(
+    settings: Settings, preset: Preset, examples: Sequence[Example], out: Path
+) -> list[Answered]:
+    """The tuned model is loaded as a user would, and asked."""
     precision = precision_of(preset)
     segmenter = load(
         out / "model", settings.device, dtype=precision.dtype, quantize=precision.quantize
     )
-    where, examples = held_out(asked, settings.data)
-    answers = answer_some(segmenter, examples)
-    page = tune_page(segmenter.model.config.trained_on, log, where, answers)
-    write_atomically(out / "report.html", page.encode())
+    return answer_some(segmenter, examples)
 
 
 def held_out(asked: Sequence[Wanted], data: Path) -> tuple[str, Sequence[Example]]:

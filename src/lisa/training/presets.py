@@ -67,7 +67,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "lisa-nano on data of one's own, on a CPU, in minutes",
             full_size=False,
             recipe=Recipe(
-                steps=120, learning_rate=3e-4, warmup=10, betas=(0.9, 0.999), lora_dropout=0.0
+                steps=60, learning_rate=3e-4, warmup=10, betas=(0.9, 0.999), lora_dropout=0.0
             ),
             pictures=4,
             micro=4,

@@ -1,4 +1,4 @@
-"""The page at the end of ``lisa train``: losses over updates, and what the tuned model answers.
+"""The page at the end of ``lisa train``: losses over updates, and answers before and after.
 
 A few questions show whether it learnt anything; scores are measured with ``lisa eval``. This file
 looks at what is there; it trains nothing.
@@ -55,20 +55,35 @@ def tune_page(
     log: Sequence[Mapping[str, float]],
     where: str,
     answers: Sequence[Answered],
+    before: Sequence[Answered] = (),
 ) -> str:
-    """The page, as HTML without anything beside it."""
-    mean = np.mean([each.iou for each in answers]) if answers else float("nan")
-    sheet = as_data_url(draw_answers(answers)) if answers else ""
+    """The page, as HTML without anything beside it.
+
+    Args:
+        trained_on: what the weights have seen.
+        log: of the loop.
+        where: what the questions are called.
+        answers: of the tuned model.
+        before: of the model that training began with, to the same questions, or none.
+    """
+    sheet = as_data_url(draw_answers(answers, before)) if answers else ""
     parts = [
         "<h1>A tuned LISA</h1>",
         f"<p>Trained on: {html.escape(', '.join(trained_on))}</p>",
         *curves(log),
-        f"<h2>{len(answers)} questions of {html.escape(where)}: mean IoU {mean:.3f}</h2>",
-        "<p>Left the target, right the answer; a glance, not a score: see <code>lisa eval</code>.",
+        f"<h2>{len(answers)} questions of {html.escape(where)}</h2>",
+        f"<p>Mean IoU {'before ' + mean_iou(before) + ', after ' if before else ''}"
+        f"{mean_iou(answers)}; a glance, not a score: see <code>lisa eval</code>.</p>",
+        f"<p>From left to right: the target{', before' if before else ''}, after.</p>",
         f'<img alt="targets and answers" src="{sheet}">' if sheet else "",
     ]
     head = "<!doctype html><meta charset=utf-8><title>lisa train</title>"
     return head + PAGE_STYLE + "\n".join(parts)
+
+
+def mean_iou(answers: Sequence[Answered]) -> str:
+    """Of all answers, to three places."""
+    return f"{np.mean([each.iou for each in answers]):.3f}" if answers else "unknown"
 
 
 def curves(log: Sequence[Mapping[str, float]]) -> list[str]:
@@ -84,16 +99,22 @@ def curves(log: Sequence[Mapping[str, float]]) -> list[str]:
     return drawings
 
 
-def draw_answers(answers: Sequence[Answered]) -> Image.Image:
-    """For each question the target and the answer side by side, two questions a row."""
-    rows, cell = -(-len(answers) // 2), THUMBNAIL + 44
-    sheet = Image.new("RGB", (4 * THUMBNAIL, rows * cell), "white")
-    for number, each in enumerate(answers):
-        left, top = number % 2 * 2 * THUMBNAIL, number // 2 * cell
-        target = draw_overlay(each.example.image, [each.example.mask], [""])
-        for place, picture in enumerate((target, each.result.overlay())):
-            picture.thumbnail((THUMBNAIL - 8, THUMBNAIL - 8))
-            sheet.paste(picture, (left + place * THUMBNAIL + 4, top + 4))
-        says = f"IoU {each.iou:.2f}: {each.result.text}"
-        write_caption(sheet, (left + 4, top + THUMBNAIL), [each.example.question, says])
+def draw_answers(answers: Sequence[Answered], before: Sequence[Answered] = ()) -> Image.Image:
+    """A row a question: the target, the earlier answer where there is one, and the answer."""
+    shown = [before, answers] if before else [answers]
+    cell = THUMBNAIL + 44
+    sheet = Image.new("RGB", ((1 + len(shown)) * THUMBNAIL, len(answers) * cell), "white")
+    for row, example in enumerate(each.example for each in answers):
+        target = draw_overlay(example.image, [example.mask], [""])
+        put(sheet, target, (0, row * cell), example.question)
+        for column, given in enumerate((one[row] for one in shown), start=1):
+            says = f"IoU {given.iou:.2f}: {given.result.text}"
+            put(sheet, given.result.overlay(), (column * THUMBNAIL, row * cell), says)
     return sheet
+
+
+def put(sheet: Image.Image, picture: Image.Image, corner: tuple[int, int], text: str) -> None:
+    """A picture on the sheet, with a line under it."""
+    picture.thumbnail((THUMBNAIL - 8, THUMBNAIL - 8))
+    sheet.paste(picture, (corner[0] + 4, corner[1] + 4))
+    write_caption(sheet, (corner[0] + 4, corner[1] + THUMBNAIL), [text])
