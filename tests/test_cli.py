@@ -25,8 +25,7 @@ import lisa
 from commands import parse
 from lisa import cli, nano_page, predict
 from lisa.image import load_image
-from lisa.training import calibrate
-from lisa.training import dry_run, finetune
+from lisa.training import calibrate, dry_run, finetune
 from lisa.training import nano as recipe
 from lisa.training.launch import config_path
 

@@ -25,9 +25,7 @@ PRESET = replace(PRESETS["paper"], recipe=replace(PAPER, lora_dropout=0.0), chec
 
 
 def full_size(preset: Preset = PRESET, **parts: str) -> tuple[PaperTask, Any]:
-    processor = tiny_processor(
-        parts.get("vlm", "llava"), parts.get("decoder", "sam"), TEMPLATE
-    )
+    processor = tiny_processor(parts.get("vlm", "llava"), parts.get("decoder", "sam"), TEMPLATE)
     torch.manual_seed(0)
     task = make_task(LisaModel(processor.config), processor, preset)
     assert isinstance(task, PaperTask)
