@@ -97,4 +97,7 @@ def test_learning_rates() -> None:
             optimizer.step()
             planned.step()
         for update, expected in rates.items():
-            assert ours[int(update)] == pytest.approx(expected, rel=1e-12, abs=1e-18), (name, update)
+            assert ours[int(update)] == pytest.approx(expected, rel=1e-12, abs=1e-18), (
+                name,
+                update,
+            )

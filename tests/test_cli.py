@@ -25,8 +25,9 @@ import lisa
 from commands import parse
 from lisa import cli, nano_page, predict
 from lisa.image import load_image
-from lisa.training import calibrate
+from lisa.training import calibrate, dry_run, finetune
 from lisa.training import nano as recipe
+from lisa.training.launch import config_path
 
 KEYS = ["image", "question", "answer", "model", "masks", "timings"]
 SCORES = [
@@ -400,6 +401,9 @@ def test_an_interrupt_ends_with_130_and_no_traceback(
         ["eval", "--root", ".", "--protocol", "generate", "--dataset", "imagenet"],
         ["eval", "--root", ".", "--protocol", "generate", "--shuffle-questions", "yes"],
         ["train", "nano", "--data", "."],
+        ["train", "--out", "."],
+        ["train", "--data", "."],
+        ["train", "--data", ".", "--out", ".", "--preset", "large"],
     ],
 )
 def test_usage_errors_end_with_2(run: Run, segmenter: FakeSegmenter, arguments: list[str]) -> None:
@@ -472,7 +476,79 @@ def test_eval_refuses_a_place_for_its_scores_before_it_starts(
     path = tmp_path / "nowhere" / "scores.json"
     outcome = run("eval", "--root", reasonseg, "--protocol", "generate", "--json", path)
     assert_refused(outcome, "nowhere")
+    page = tmp_path / "nowhere" / "page.html"
+    outcome = run("eval", "--root", reasonseg, "--protocol", "generate", "--html", page)
+    assert_refused(outcome, "nowhere")
     assert segmenter.loaded == []
+
+
+def test_eval_shows_both_protocols_side_by_side(
+    run: Run, segmenter: FakeSegmenter, reasonseg: Path, tmp_path: Path
+) -> None:
+    path, page = tmp_path / "scores.json", tmp_path / "page.html"
+    files = ["--json", path, "--html", page, "--per-sample"]
+    outcome = run("eval", "--root", reasonseg, "--protocol", "both", *files)
+    assert outcome.code == 0
+    heading = next(line for line in outcome.out.splitlines() if line.startswith("95%"))
+    assert heading.split()[2:] == ["generate", "teacher-forced"]
+    scores = json.loads(path.read_text())
+    assert (scores["protocol"], scores["n"]) == ("both", 2)
+    for protocol, part in scores["protocols"].items():
+        assert set(part) == {*SCORES, "samples"}
+        assert part["protocol"] == protocol
+    assert [asked["answer"] for asked in segmenter.asked] == [None, "[SEG].", None, "[SEG]."]
+    assert "<html" in page.read_text()
+    assert not list(tmp_path.glob("*.journal"))
+
+
+def test_eval_goes_on_where_it_was_stopped(
+    run: Run, segmenter: FakeSegmenter, reasonseg: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "scores.json"
+    options = ["--root", reasonseg, "--protocol", "generate"]
+    segmenter.raises = KeyboardInterrupt()
+    assert run("eval", *options, "--json", path).code == 130
+    assert (tmp_path / "scores.json.journal").is_dir() and not path.exists()
+    segmenter.raises, segmenter.asked = None, []
+    assert run("eval", *options, "--json", path, "--resume").code == 0
+    assert len(segmenter.asked) == json.loads(path.read_text())["n"] == 2
+    assert_refused(run("eval", *options, "--resume"), "--resume without --json")
+
+
+def test_eval_refuses_what_the_weights_have_seen(
+    run: Run, segmenter: FakeSegmenter, reasonseg: Path, tmp_path: Path, tiny_directory: Path
+) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    config = json.loads((tiny_directory / "config.json").read_text())
+    (mine / "config.json").write_text(json.dumps(config | {"trained_on": ["reasonseg/val"]}))
+    options = ["--root", reasonseg, "--protocol", "generate", "--model", mine]
+    assert_refused(run("eval", *options), "was trained on reasonseg/val")
+    assert segmenter.loaded == []
+    path = tmp_path / "scores.json"
+    outcome = run("eval", *options, "--allow-contaminated", "--json", path)
+    assert outcome.code == 0
+    assert "CONTAMINATED: the weights were trained on reasonseg/val" in outcome.out
+    assert json.loads(path.read_text())["contaminated"] == "reasonseg/val"
+
+
+def test_eval_compares_two_runs(
+    run: Run, segmenter: FakeSegmenter, reasonseg: Path, tmp_path: Path
+) -> None:
+    path, out = tmp_path / "scores.json", tmp_path / "difference.json"
+    options = ["--protocol", "generate", "--json", path, "--per-sample"]
+    assert run("eval", "--root", reasonseg, *options).code == 0
+    outcome = run("eval", "--compare", path, path, "--json", out)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "better on 0, equal on 2, worse on 0" in outcome.out
+    (compared,) = json.loads(out.read_text())
+    assert compared["figures"]["gIoU"]["difference"] == 0
+    assert_refused(run("eval", "--compare", path, tmp_path / "nowhere.json"), "nowhere.json")
+
+
+def test_eval_refuses_data_without_masks(run: Run, segmenter: FakeSegmenter) -> None:
+    options = ["--dataset", "llava-instruct", "--root", ".", "--protocol", "generate"]
+    assert_refused(run("eval", *options), "'llava-instruct' has no masks")
 
 
 @pytest.mark.parametrize("options", [[], ["--split", "test"]])
@@ -512,6 +588,46 @@ def test_train_nano_calls_the_recipe_with_what_was_typed(
     changed = {"seed": 3, "device": "cpu", "resume": False, "steps_scale": 0.01}
     assert calls[1] == calls[0] | changed | {"out": Path("runs/b")}
     signature.bind(**calls[0])  # the recipe takes exactly these
+
+
+def test_train_tunes_with_what_was_typed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    def fake(settings: Any, out: Path) -> Path:
+        calls.append((settings, out))
+        return out / "model"
+
+    monkeypatch.setattr(finetune, "train", fake)
+    outcome = run("train", "--data", "mine", "--out", "runs/a")
+    assert outcome == Outcome(0, "wrote runs/a/model and runs/a/report.html\n", "")
+    assert calls == [(finetune.Settings("nano", Path("mine")), Path("runs/a"))]
+    numbers = ["--steps", "9", "--pictures", "4", "--micro", "2", "--learning-rate", "0.1"]
+    others = ["--model", "m", "--preset", "paper", "--dtype", "float32", "--device", "cpu"]
+    sets = ["--dataset", "own=2", "--dataset", "refcoco/train", "--seed", "3", "--save-every", "5"]
+    typed = run("train", "--data", "d", "--out", "o", *numbers, *others, *sets, "--json")
+    assert json.loads(typed.out) == {"model": "o/model", "report": "o/report.html"}
+    assert calls[1][0] == finetune.Settings(
+        "m", Path("d"), "paper", ("own=2", "refcoco/train"), 9, 4, 2, 0.1, "float32", 5, 3, "cpu"
+    )
+
+
+def test_train_dry_run_trains_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Foreseen:
+        def __str__(self) -> str:
+            return "much"
+
+        def to_dict(self) -> dict[str, int]:
+            return {"much": 1}
+
+    monkeypatch.setattr(dry_run, "estimate", lambda settings: Foreseen())
+    monkeypatch.setattr(finetune, "train", lambda *_: pytest.fail("it trains"))
+    assert run("train", "--data", "d", "--dry-run") == Outcome(0, "much\n", "")
+    assert json.loads(run("train", "--data", "d", "--dry-run", "--json").out) == {"much": 1}
+
+
+def test_train_says_where_a_configuration_is(run: Run) -> None:
+    assert run("train", "--accelerate-config", "fsdp2").out == f"{config_path('fsdp2')}\n"
+    assert_refused(run("train", "--accelerate-config", "fsdp9"), "fsdp9", says="fsdp2")
 
 
 def test_train_calibrate_prints_what_it_found(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -657,7 +773,7 @@ def test_help_explains_every_option(run: Run, command: list[str]) -> None:
 def test_the_examples_in_the_help_can_be_typed(run: Run, command: list[str]) -> None:
     lines = [line.strip() for line in run(*command, "--help").out.splitlines()]
     examples = [shlex.split(line)[1:] for line in lines if line.startswith("lisa ")]
-    assert examples or command in (["train"], ["report"])
+    assert examples or command == ["report"]
     for example in examples:
         if "--help" not in example:
             parse(example)

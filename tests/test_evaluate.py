@@ -1,6 +1,7 @@
 """The evaluation loop, with a segmenter that answers from a table."""
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,17 @@ from hypothesis import strategies as st
 
 from lisa.data.reasonseg import ReasonSeg
 from lisa.errors import DataError, ImageError, LisaError, ModelError
-from lisa.evaluate import Failure, evaluate, names_the_target
+from lisa.evaluate import (
+    READ_AHEAD,
+    Failure,
+    Task,
+    ask,
+    evaluate,
+    names_the_target,
+    report_dict,
+    report_text,
+    summarise,
+)
 from lisa.example import Example
 from lisa.result import Mask, Result
 
@@ -292,6 +303,76 @@ def test_what_cannot_be_evaluated_is_refused() -> None:
         evaluate(segmenter, [], protocol="generate")
     with pytest.raises(DataError, match="cannot shuffle the questions of a data set of 1"):
         evaluate(segmenter, SAMPLES[:1], protocol="generate", shuffle_questions=3)
+
+
+# Several protocols, and parts of a task
+
+
+def test_both_protocols_share_a_sample() -> None:
+    segmenter = TableSegmenter(TABLE)
+    task = Task(SAMPLES, ("generate", "teacher-forced"))
+    records = list(ask(segmenter, task, range(4)))
+    assert [(one.index, one.protocol) for one in records] == [
+        (index, protocol) for index in range(4) for protocol in task.protocols
+    ]
+    assert segmenter.asked[:2] == [("left", None), ("left", "[SEG].")]
+    both = [summarise(task, records[::-1], protocol, "table") for protocol in task.protocols]
+    alone = evaluate(TableSegmenter(TABLE), SAMPLES, protocol="generate")
+    assert both[0].scores == alone.scores and both[0].samples == alone.samples
+    values = report_dict(both)
+    assert (values["protocol"], values["n"], [*values["protocols"]]) == (
+        "both",
+        4,
+        [*task.protocols],
+    )
+    assert json.loads(json.dumps(values)) == values
+    assert "protocols generate and teacher-forced" in report_text(both)
+
+
+def test_what_is_done_is_not_asked_again() -> None:
+    segmenter = TableSegmenter(TABLE)
+    task = Task(SAMPLES, ("generate", "teacher-forced"))
+    done = {(0, "generate"), (1, "generate"), (1, "teacher-forced")}
+    records = list(ask(segmenter, task, range(3), done=done))
+    assert [(one.index, one.protocol) for one in records] == [
+        (0, "teacher-forced"),
+        (2, "generate"),
+        (2, "teacher-forced"),
+    ]
+    assert len(segmenter.asked) == 3
+
+
+def test_answers_must_be_complete_and_single() -> None:
+    task = Task(SAMPLES, ("generate",))
+    records = list(ask(TableSegmenter(TABLE), task, range(4)))
+    for wrong in (records[:-1], [*records, records[0]], []):
+        with pytest.raises(DataError, match="answers to 4 questions; expected one for each"):
+            summarise(task, wrong, "generate", "table")
+
+
+def test_records_hold_what_was_said_and_pointed_at() -> None:
+    record, *_ = ask(TableSegmenter(TABLE), Task(SAMPLES, ("generate",)), range(4))
+    assert (record.question, record.text, record.error) == ("left", "It is there.", None)
+    assert [mask.rle for mask in record.masks] == [Mask(m, "", 0.5).rle for m in TABLE["left"]]
+
+
+def test_samples_are_read_ahead_by_one_reader_in_order() -> None:
+    reads: list[tuple[int, int]] = []
+
+    class Watched(Sequence[Example]):
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+            reads.append((index, threading.get_ident()))
+            return SAMPLES[0]
+
+    asked = ask(TableSegmenter(TABLE), Task(Watched(), ("generate",)), range(8))
+    next(asked)
+    assert len(reads) <= 1 + READ_AHEAD + 1
+    list(asked)
+    assert [index for index, _ in reads] == list(range(8))
+    assert len({thread for _, thread in reads} | {threading.get_ident()}) == 2
 
 
 # A folder on disk

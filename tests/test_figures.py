@@ -3,11 +3,21 @@
 import re
 import xml.etree.ElementTree as xml
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lisa.figures import BOX, MARGIN, panels, place, polyline, reliability_plot
+from lisa.figures import (
+    BOX,
+    MARGIN,
+    histogram,
+    intervals,
+    panels,
+    place,
+    polyline,
+    reliability_plot,
+)
 
 SVG = "{http://www.w3.org/2000/svg}"
 POINTS = st.lists(st.tuples(st.floats(0, 1e6), st.floats(-1e3, 1e3)), min_size=2, max_size=9)
@@ -69,3 +79,43 @@ def test_each_bin_is_a_dot_and_each_model_a_line() -> None:
 def test_a_model_without_scores_is_a_name_without_dots() -> None:
     root = xml.fromstring(reliability_plot({"silent": []}))
     assert not list(root.iter(f"{SVG}circle"))
+
+
+# How often, and how sure
+
+
+def bars(drawing: str) -> list[dict[str, float]]:
+    """The rectangles that are neither the background nor a frame."""
+    root = xml.fromstring(drawing)
+    rectangles = [one.attrib for one in root.iter(f"{SVG}rect") if one.get("x")]
+    return [{k: float(one[k]) for k in ("x", "y", "width", "height")} for one in rectangles]
+
+
+@given(st.lists(st.floats(0, 1), max_size=40), st.integers(1, 12))
+def test_every_value_is_in_one_bin(values: list[float], bins: int) -> None:
+    found = bars(histogram({"<a>": values}, bins))
+    assert len(found) == bins
+    highest = max(one["height"] for one in found)
+    assert highest == pytest.approx(BOX if values else 0, abs=0.11)
+    if values:
+        expected, _ = np.histogram(values, bins, (0, 1))
+        inner = [v for v in values if abs(v * bins - round(v * bins)) > 1e-9]
+        if len(inner) == len(values):  # on a bound the last digit decides
+            heights = [one["height"] / BOX * max(expected) for one in found]
+            assert np.allclose(heights, expected, atol=0.02)
+
+
+def test_columns_of_a_histogram_stand_side_by_side() -> None:
+    found = bars(histogram({"a": [0.1], "b": [0.1, 0.9]}, bins=2))
+    assert sorted(one["x"] for one in found) == [MARGIN, MARGIN + 80, MARGIN + 160, MARGIN + 240]
+
+
+def test_intervals_lie_on_their_bars() -> None:
+    drawing = intervals([("<short>", 0.5, 0.25, 0.75), ("long", 0.1, 0.0, 0.2)])
+    assert [one["width"] for one in bars(drawing)] == [0.5 * BOX, 0.1 * BOX]
+    first, second = re.findall(r'points="([^"]*)"', drawing)
+    (low, y), (high, same) = (map(float, pair.split(",")) for pair in first.split())
+    left = bars(drawing)[0]["x"]
+    assert (low - left, high - left, y) == (0.25 * BOX, 0.75 * BOX, same)
+    assert bars(drawing)[1]["y"] < float(second.split(",")[-1]) < bars(drawing)[1]["y"] + 14
+    assert "&lt;short&gt;" in drawing

@@ -1,4 +1,4 @@
-"""`lisa train`: what a run leaves, what it refuses, and that a killed one goes on as if it was not."""
+"""`lisa train`: what a run leaves, what it refuses, and that a killed one goes on unharmed."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ import pytest
 import torch
 
 import lisa
+import parts
 from lisa.errors import DataError, LisaError, OutputError
 from lisa.example import Example
 from lisa.model.build import build
-from lisa.training import finetune
+from lisa.training import finetune, tune
 from lisa.training.finetune import (
     CHECKPOINTS,
     Settings,
     Wanted,
     chosen_preset,
+    data_sets,
     named_answer,
     open_shares,
     pointed,
@@ -91,7 +93,7 @@ def test_a_finished_run_is_not_run_again(
 ) -> None:
     before = weights(tuned_nano / "model")
     again = few(tiny_directory, data, steps=3, learning_rate=0.01)
-    monkeypatch.setattr(finetune, "report", lambda *_: None)
+    monkeypatch.setattr(tune, "TuneTrainer", lambda *_, **__: pytest.fail("it trains"))
     assert train(again, tuned_nano) == tuned_nano / "model"
     after = weights(tuned_nano / "model")
     assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -110,24 +112,37 @@ def test_factors_are_merged_into_a_model_of_full_size(
     monkeypatch.setattr(finetune, "make_task", lambda *a: made.append(original(*a)) or made[-1])
     train(few(full_size, data, preset="paper", steps=2, learning_rate=0.01), tmp_path / "run")
     changed = moved(full_size, tmp_path / "run" / "model")
-    parts = ("q_proj", "v_proj", "embed_tokens", "lm_head", "mask_decoder", "head.")
-    assert all(any(part in name for name in changed) for part in parts)
-    assert all(any(part in name for part in parts) for name in changed)
+    trained = ("q_proj", "v_proj", "embed_tokens", "lm_head", "mask_decoder", "head.")
+    assert all(any(part in name for name in changed) for part in trained)
+    assert all(any(part in name for part in trained) for name in changed)
     loaded, processor = build(tmp_path / "run" / "model", "cpu")
-    batch = processor.encode([Example(picture(), "What is the cat?", "It is left.", phrase="cat",
-                                      masks=np.ones((1, 40, 48), bool))])
+    batch = processor.encode(
+        [
+            Example(
+                picture(),
+                "What is the cat?",
+                "It is left.",
+                phrase="cat",
+                masks=np.ones((1, 40, 48), bool),
+            )
+        ]
+    )
     with torch.no_grad():
         ours, theirs = loaded(batch).logits, made[0].eval().model(batch).logits
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_a_language_model_in_four_bits_is_tuned(
-    full_size: Path, data: Path, tmp_path: Path
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In the arithmetic of 16 bits; what is written is the source in its own format."""
     pytest.importorskip("bitsandbytes")
-    settings = few(full_size, data, preset="lora-16gb", steps=2, learning_rate=0.05, dtype=None)
+    wide = parts.TEXT | {"hidden_size": 64, "head_dim": 32}  # on CPUs rows of 64 are packed
+    monkeypatch.setitem(parts.VLMS, "llava", parts.VLMS["llava"] | {"text_config": wide})
+    source = write_full_size(tmp_path / "wide")
+    settings = few(source, data, preset="lora-16gb", steps=2, learning_rate=0.05, dtype=None)
     train(settings, tmp_path / "run")
-    changed = moved(full_size, tmp_path / "run" / "model")  # in the format of the source
+    changed = moved(source, tmp_path / "run" / "model")
     assert any("q_proj" in name for name in changed)
     assert not any("k_proj" in name and "language_model" in name for name in changed)
 
@@ -193,6 +208,13 @@ def test_data_sets_are_named_with_split_and_weight(text: str, expected: Wanted) 
     assert wanted(text) == expected
 
 
+def test_the_data_sets_of_a_preset_are_those_that_are_there(full_size: Path, data: Path) -> None:
+    preset = chosen_preset(few(full_size, data, preset="paper"))
+    assert data_sets(few(full_size, data, datasets=()), preset) == ["reasonseg"]
+    with pytest.raises(DataError, match=r"holds none of ade20k, coco-stuff, .* --dataset"):
+        data_sets(few(full_size, full_size, datasets=()), preset)
+
+
 def test_a_weight_is_a_number() -> None:
     with pytest.raises(DataError, match="weight in 'reasonseg=much'"):
         wanted("reasonseg=much")
@@ -201,7 +223,8 @@ def test_a_weight_is_a_number() -> None:
 def test_weights_of_a_person_go_before_those_of_the_paper(data: Path) -> None:
     shares, _ = open_shares(data, ["reasonseg/train=5", "reasonseg/val"])
     assert {name: share.weight for name, share in shares.items()} == {
-        **{"reasonseg/train": 5.0, "reasonseg/val": 0.5},
+        "reasonseg/train": 5.0,
+        "reasonseg/val": 0.5,
     }
 
 

@@ -32,6 +32,8 @@ from golden_training import (  # noqa: F401  (the tests of the training loop)
     test_training_loop,
 )
 from lisa.data.reasonseg import Shape, rasterise
+from lisa.evaluate import Task, summarise
+from lisa.example import Example
 from lisa.metrics import SegmentationMetrics
 from lisa.model.build import build
 from lisa.model.checkpoint import Checkpoint
@@ -43,6 +45,7 @@ from lisa.model.legacy_tokenizer import LegacyTokenizer
 from lisa.model.load_check import load_check
 from lisa.model.official import LISA_NAMES, STANDARD_CLIP, VISION_TOWER, is_computed, renamed
 from lisa.model.transfer import merged
+from lisa.result import Mask, Result
 from lisa.training.loss import (
     answer_loss,
     official_bce_loss,
@@ -50,6 +53,7 @@ from lisa.training.loss import (
     official_mask_loss,
 )
 from lisa.training.optim import PAPER, is_adapted, is_trained, merge, prepare
+from lisa.workers import Job, work
 
 pytestmark = pytest.mark.skipif(
     not (GOLDEN / "MANIFEST.json").is_file(),
@@ -215,6 +219,46 @@ def test_intersections_and_unions() -> None:
             measure(metrics, *(values[number : number + 1] for values in pair))
             intersection, union = mask["intersection"][1], mask["union"][1]
             assert metrics.compute().cIoU == intersection / (union + 1e-10)
+
+
+class Replayed:
+    """Answers the recorded logits of the sample whose number is asked for."""
+
+    name = "replayed"
+
+    def __init__(self, logits: list[np.ndarray]) -> None:
+        self.logits = logits
+
+    def segment(
+        self, image: PIL.Image.Image, question: str, *, answer: str | None = None
+    ) -> Result:
+        mask = self.logits[int(question)] > 0
+        return Result(image, question, "[SEG].", (Mask(mask, "", 0.5),))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_a_whole_evaluation(processes: int) -> None:
+    """From samples with an ignore region to the figures, divided as among processes."""
+    arrays, record = read_arrays("metrics/pairs.npz"), read_json("metrics/expected.json")
+    names = [image["image"] for image in record["images"]]
+    logits = [logit for name in names for logit in arrays[f"{name}.logits"]]
+    targets = [target for name in names for target in arrays[f"{name}.target"]]
+    samples = [
+        Example(
+            image=PIL.Image.new("RGB", target.shape[::-1]),
+            question=str(number),
+            masks=(target == 1)[np.newaxis],
+            ignore=target == 255,
+        )
+        for number, target in enumerate(targets)
+    ]
+    job = Job(lambda _: Replayed(logits), lambda: Task(samples, ("teacher-forced",)))
+    parts = [work(job, rank, processes, rank) for rank in range(processes)]
+    records = [record for part in parts for record in part.records]
+    scores = summarise(job.open_task(), records, "teacher-forced", "replayed").scores
+    stated = tolerance("metrics/expected.json", "giou/ciou")
+    np.testing.assert_allclose(scores.gIoU, record["all"]["giou"], **stated)
+    np.testing.assert_allclose(scores.cIoU, record["all"]["ciou"], **stated)
 
 
 def test_annotated_shapes() -> None:

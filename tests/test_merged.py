@@ -89,7 +89,7 @@ def test_what_has_no_place_is_an_error_and_leaves_what_was_there(
     tiny_directory: Path, tmp_path: Path
 ) -> None:
     nano_with(tiny_directory, Learnt(), tmp_path / "model")
-    with pytest.raises(ModelError, match="'head.unknown' was trained"):
+    with pytest.raises(ModelError, match=r"'head\.unknown' was trained"):
         nano_with(tiny_directory, Learnt({"head.unknown": torch.ones(1)}), tmp_path / "model")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     build(tmp_path / "model", "cpu")

@@ -109,8 +109,12 @@ def test_a_family_shares_its_weight_out() -> None:
     families = {"ade20k": "semantic", "coco-stuff": "semantic", "refcoco": "refer"}
     families |= {"llava-instruct": "vqa", "reasonseg": "reason", "own": "own"}
     assert family_weights(families) == {
-        **{"ade20k": 4.5, "coco-stuff": 4.5, "refcoco": 3, "llava-instruct": 3},
-        **{"reasonseg": 1, "own": 1},
+        "ade20k": 4.5,
+        "coco-stuff": 4.5,
+        "refcoco": 3,
+        "llava-instruct": 3,
+        "reasonseg": 1,
+        "own": 1,
     }
 
 

@@ -1,6 +1,5 @@
 """The presets: the paper's numbers, and that each can be run."""
 
-
 import pytest
 
 from lisa.data.datasets import DATASETS
@@ -13,7 +12,11 @@ def test_the_papers_numbers() -> None:
     paper = preset_of("paper")
     assert paper.recipe == PAPER
     recipe = paper.recipe
-    assert (recipe.lora_rank, recipe.lora_alpha, recipe.lora_targets) == (8, 16, ("q_proj", "v_proj"))
+    assert (recipe.lora_rank, recipe.lora_alpha, recipe.lora_targets) == (
+        8,
+        16,
+        ("q_proj", "v_proj"),
+    )
     assert (recipe.learning_rate, recipe.warmup, recipe.steps) == (3e-4, 100, 5000)
     assert paper.losses == LossWeights(text=1.0, bce=2.0, dice=0.5)
     assert (paper.micro, paper.pictures, paper.schedule) == (2, 160, "warmup_decay")
@@ -22,8 +25,10 @@ def test_the_papers_numbers() -> None:
 def test_the_papers_data() -> None:
     families = [DATASETS[name].family for name in preset_of("paper").datasets]
     assert {name: families.count(name) for name in dict.fromkeys(families)} == {
-        **{"semantic": 5, "refer": 4},
-        **{"vqa": 1, "reason": 1},
+        "semantic": 5,
+        "refer": 4,
+        "vqa": 1,
+        "reason": 1,
     }
     assert preset_of("paper-239").datasets == ("reasonseg",)
 
@@ -48,5 +53,7 @@ def test_full_trains_the_language_model_itself() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(LisaError, match="no preset 'papre'; expected one of nano, paper, paper-239"):
+    with pytest.raises(
+        LisaError, match="no preset 'papre'; expected one of nano, paper, paper-239"
+    ):
         preset_of("papre")

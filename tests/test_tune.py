@@ -110,7 +110,9 @@ def test_a_cosine_ends_at_zero() -> None:
 
 def test_a_loss_that_is_no_number_ends_in_advice(tmp_path: Path) -> None:
     values = [*range(7), 85, *range(8, 12)]
-    with pytest.raises(LisaError, match=r"'far' became inf at step 4;.* lower learning rate") as got:
+    with pytest.raises(
+        LisaError, match=r"'far' became inf at step 4;.* lower learning rate"
+    ) as got:
         run(values, tmp_path)
     assert "\n" not in str(got.value)
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
@@ -127,7 +129,9 @@ def test_the_run_goes_on_after_it(tmp_path: Path) -> None:
 
 
 def test_no_memory_ends_in_advice(tmp_path: Path) -> None:
-    with pytest.raises(LisaError, match=r"out of memory with 1 pictures at once; .*lora-16gb") as got:
+    with pytest.raises(
+        LisaError, match=r"out of memory with 1 pictures at once; .*lora-16gb"
+    ) as got:
         run([*range(7), 95, *range(8, 12)], tmp_path)
     assert "\n" not in str(got.value)
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"

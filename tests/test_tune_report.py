@@ -39,9 +39,9 @@ def test_an_iou_counts_what_may_be_counted() -> None:
 
 
 def test_the_page_stands_alone_and_shows_curves_and_answers() -> None:
-    page = tune_page(["own:<mine>/train"], LOG, "own/val", [half()])
+    page = tune_page(["own:<mine>/train"], LOG, "own/val", [half()], [half("No.")])
     assert page.count("<svg") == 3 and "loss_text: 3 to 1" in page
-    assert "1 questions of own/val: mean IoU 0.500" in page
+    assert "1 questions of own/val" in page and "before 0.500, after 0.500" in page
     assert "own:&lt;mine&gt;/train" in page and "http" not in page.replace("http://www.w3.org", "")
     assert 'src="data:image/png;base64,' in page
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TrainerState
 
 from lisa.model.build import save
 from lisa.model.lisa import LisaModel
@@ -11,7 +12,6 @@ from lisa.training.finetune import CHECKPOINTS, Settings
 from lisa.training.loop import last_checkpoint
 from parts import TEMPLATE, tiny_processor
 from training_data import write_reasonseg
-from transformers import TrainerState
 
 QUESTIONS = ("What is the cat?", "What is left?", "What is the right cat?", "What is a cat?")
 FEW = {"pictures": 2, "micro": 1, "steps": 6, "save_every": 2, "dtype": "float32"}

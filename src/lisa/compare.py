@@ -18,6 +18,7 @@ from lisa.errors import DataError
 from lisa.evaluate import BOTH
 from lisa.metrics import MEASURES, SampleScore, measured, ratios
 
+EXPECTED = "expected a file that `lisa eval --json FILE --per-sample` wrote"
 TIE = 1e-9  # IoUs that are closer than this are equal
 
 
@@ -118,12 +119,9 @@ def read_runs(path: Path) -> dict[str, Run]:
         parts = list(several.values()) if several else [content]
         return {part["protocol"]: _run(part) for part in parts}
     except OSError as error:
-        raise DataError(f"cannot read '{path}': {error.strerror}") from error
+        raise DataError(f"cannot read '{path}': {error.strerror}; {EXPECTED}") from error
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"'{path}' has no scores of samples; expected a file that "
-            "`lisa eval --json FILE --per-sample` wrote"
-        ) from error
+        raise DataError(f"'{path}' has no scores of samples; {EXPECTED}") from error
 
 
 def compare(first: Run, second: Run) -> Comparison:

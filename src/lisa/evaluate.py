@@ -12,8 +12,9 @@ how work is divided.
 import re
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Protocol
@@ -21,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 import PIL.Image
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
 from lisa.data.knowledge import Thing, things
 from lisa.errors import DataError, LisaError
@@ -358,16 +359,14 @@ def ask(
         for index in indices
     }
     wanted = [index for index, protocols in open_ones.items() if protocols]
-    opened = track(
-        _read_ahead(task, wanted),
-        "asking",
-        total=len(wanted),
-        console=Console(stderr=True),
-        disable=not progress,
-    )
-    for index, sample in zip(wanted, opened, strict=True):
-        for protocol in open_ones[index]:
-            yield _ask(segmenter, sample, index, protocol)
+    with (
+        Progress(console=Console(stderr=True), disable=not progress) as bar,
+        closing(_read_ahead(task, wanted)) as read,
+    ):
+        shown = bar.track(read, total=len(wanted), description="asking")
+        for index, sample in zip(wanted, shown, strict=True):
+            for protocol in open_ones[index]:
+                yield _ask(segmenter, sample, index, protocol)
 
 
 @dataclass(frozen=True)
@@ -379,7 +378,7 @@ class _Sample:
     target: np.ndarray  # bool [H, W]
 
 
-def _read_ahead(task: Task, indices: Sequence[int]) -> "Iterator[Future[_Sample]]":
+def _read_ahead(task: Task, indices: Sequence[int]) -> "Generator[Future[_Sample], None, None]":
     """The samples in order; the next ones are read while one is asked."""
     sources = task.sources()
 

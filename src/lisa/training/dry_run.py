@@ -1,7 +1,7 @@
 """What a training run would train, read and need, told before anything is loaded.
 
-The model is built where tensors have shapes and no memory; a few samples are drawn and encoded. This
-file counts and estimates (``FORMULAS``); it trains nothing.
+The model is built where tensors have shapes and no memory; a few samples are drawn and encoded.
+This file counts and estimates (``FORMULAS``); it trains nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ from lisa.model.plan import PARTS, Part, count_parts, gibibytes, image_bytes, nu
 from lisa.model.precision import part_of
 from lisa.model.processor import LisaProcessor
 from lisa.model.processor_full import FullSizeProcessor
-from lisa.training.finetune import Settings, chosen_preset, open_shares, vary_for
+from lisa.training.finetune import (
+    Settings,
+    chosen_preset,
+    data_sets,
+    open_shares,
+    vary_for,
+)
 from lisa.training.launch import number_of_processes
 from lisa.training.presets import Preset
 from lisa.training.tune_tasks import make_task
@@ -94,7 +100,7 @@ def estimate(settings: Settings) -> Foreseen:
         LisaError: what ``finetune.train`` would refuse before it trains.
     """
     preset = chosen_preset(settings)
-    shares, _ = open_shares(settings.data, settings.datasets or preset.datasets)
+    shares, _ = open_shares(settings.data, data_sets(settings, preset))
     directory = model_directory(settings.model)
     config = read_config(directory)
     kind = FullSizeProcessor if config.full_size else LisaProcessor

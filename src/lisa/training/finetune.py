@@ -2,7 +2,7 @@
 
     out/checkpoints/   the last two checkpoints, TensorBoard files
     out/model/         the tuned model, for ``lisa.load``
-    out/report.html    losses, and answers to questions that were not trained on where there are some
+    out/report.html    losses, and answers to questions that were held out, where there are some
 
 The same command goes on where a stopped run was. This file knows the order of things; it refuses to
 know losses, formats and processes.
@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -158,6 +159,23 @@ def usual_split(name: str) -> str | None:
     return TRAIN if name in DATASETS and TRAIN in DATASETS[name].splits else None
 
 
+def data_sets(settings: Settings, preset: Preset) -> Sequence[str]:
+    """Those that were asked for, or else those of the preset that are in the folder.
+
+    Raises:
+        DataError: none of them is.
+    """
+    if settings.datasets:
+        return settings.datasets
+    there = [name for name in preset.datasets if DATASETS[name].find(settings.data)]
+    if not there:
+        raise DataError(
+            f"'{settings.data}' holds none of {', '.join(preset.datasets)}; expected one, or its "
+            "name with --dataset"
+        )
+    return there
+
+
 def open_shares(data: Path, names: Sequence[str]) -> tuple[dict[str, Share], list[Wanted]]:
     """The data sets by the names that they are shown with, and what was asked for.
 
@@ -167,16 +185,18 @@ def open_shares(data: Path, names: Sequence[str]) -> tuple[dict[str, Share], lis
     asked = [wanted(text) for text in names]
     opened = {one.shown: open_dataset(one.name, data, one.split) for one in asked}
     usual = family_weights({one.shown: DATASETS[one.name].family for one in asked})
-    weights = {
-        one.shown: usual[one.shown] if one.weight is None else one.weight for one in asked
-    }
+    weights = {one.shown: usual[one.shown] if one.weight is None else one.weight for one in asked}
     return {name: Share(opened[name], weights[name]) for name in opened}, asked
 
 
-def seen(asked: Sequence[Wanted], data: Path) -> list[str]:
-    """What the weights will have seen, as ``LisaConfig.trained_on`` has it."""
-    own = data.resolve().name
-    return [f"own:{own}/{one.split}" if one.name == "own" else one.shown for one in asked]
+def seen(shares: Mapping[str, Share]) -> list[str]:
+    """What the weights will have seen, as ``LisaConfig.trained_on`` has it: NAME/SPLIT."""
+    found = []
+    for shown, share in shares.items():
+        name, _, split = shown.partition("/")
+        name = getattr(share.dataset, "name", name)  # own data say what they are called
+        found.append(f"{name}/{split}" if split else name)
+    return found
 
 
 def vary_for(preset: Preset) -> Vary:
@@ -210,9 +230,10 @@ def train(settings: Settings, out: Path) -> Path:
             number; there is not enough memory. Checkpoints that were written stay.
     """
     preset = chosen_preset(settings)
-    shares, asked = open_shares(settings.data, settings.datasets or preset.datasets)
+    shares, asked = open_shares(settings.data, data_sets(settings, preset))
     device = pick_device(settings.device)
     remember(settings, preset, out)
+    tell(shares)
     model, processor = build(settings.model, str(device), precision_of(preset))
     where, examples = held_out(asked, settings.data)
     before = answer_some(Segmenter(model, processor), examples) if is_first_process() else []
@@ -238,12 +259,20 @@ def train(settings: Settings, out: Path) -> Path:
     gc.collect()
     if is_first_process():
         config = processor.config
-        config.trained_on = list(dict.fromkeys([*config.trained_on, *seen(asked, settings.data)]))
+        config.trained_on = list(dict.fromkeys([*config.trained_on, *seen(shares)]))
         export(settings, processor, scale, out)
         after = answers_of_tuned(settings, preset, examples, out)
         page = tune_page(config.trained_on, log, where, after, before)
         write_atomically(out / "report.html", page.encode())
     return out / "model"
+
+
+def tell(shares: Mapping[str, Share]) -> None:
+    """Say on stderr what is trained on: one that is not there is not missed in silence."""
+    if is_first_process():
+        total = sum(share.weight for share in shares.values())
+        parts = [f"{name} {share.weight / total:.1%}" for name, share in shares.items()]
+        print(f"training on {', '.join(parts)}", file=sys.stderr)
 
 
 def precision_of(preset: Preset) -> Precision:
@@ -288,7 +317,9 @@ def remember(settings: Settings, preset: Preset, out: Path) -> None:
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"cannot write '{out}': {error.strerror}; expected a folder") from error
+            raise OutputError(
+                f"cannot write '{out}': {error.strerror}; expected a folder"
+            ) from error
         write_atomically(path, text.encode())
 
 
@@ -306,11 +337,9 @@ def answers_of_tuned(
 def held_out(asked: Sequence[Wanted], data: Path) -> tuple[str, Sequence[Example]]:
     """Questions for the report and what they are called: held out, where there are such."""
     for one in asked:
+        there = DATASETS[one.name].find(data)
         for split in HELD_OUT:
-            if split in DATASETS[one.name].splits:
-                try:
-                    return f"{one.name}/{split}", open_dataset(one.name, data, split)
-                except DataError:
-                    continue  # this split is not here
+            if split in there and split != one.split:
+                return f"{one.name}/{split}", open_dataset(one.name, data, split)
     first = asked[0]
     return f"{first.shown} (trained on)", open_dataset(first.name, data, first.split)

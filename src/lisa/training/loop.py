@@ -31,6 +31,7 @@ class Task(nn.Module):
     """A model and what is trained of it; ``forward(batch)`` gives named losses that add up."""
 
     _keys_to_ignore_on_save = None  # Trainer asks for it when it resumes
+    _no_split_modules: Sequence[str] = ()  # classes of layers that processes share out (FSDP)
 
     def __init__(self, model: LisaModel, trainable: Sequence[nn.Module | nn.Parameter]) -> None:
         super().__init__()

@@ -153,4 +153,6 @@ def check_places(learnt: set[str], there: set[str]) -> None:
     """
     lost = sorted(learnt - there)
     if lost:
-        raise ModelError(f"'{lost[0]}' was trained; expected it in the model that training began with")
+        raise ModelError(
+            f"'{lost[0]}' was trained; expected it in the model that training began with"
+        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -110,9 +111,12 @@ def merge(model: nn.Module) -> None:
 
 
 def make_optimizer(
-    parameters: Iterable[nn.Parameter], recipe: Recipe = PAPER
+    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]], recipe: Recipe = PAPER
 ) -> tuple[torch.optim.AdamW, LambdaLR]:
-    """AdamW and its schedule; call ``step`` of both once per update, the schedule's last."""
+    """AdamW of parameters, or of groups of them, and its schedule.
+
+    Call ``step`` of both once per update, the schedule's last.
+    """
     optimizer = torch.optim.AdamW(
         parameters,
         lr=recipe.learning_rate,

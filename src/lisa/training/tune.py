@@ -41,8 +41,8 @@ Encode = Callable[[Sequence[Example]], Batch]
 class TuneTrainer(StageTrainer):
     """``StageTrainer`` with a preset's optimiser and schedule, and samples in their own order."""
 
-    def __init__(self, task: Task, preset: Preset, **kwargs: Any) -> None:
-        self.preset = preset
+    def __init__(self, task: Task, preset: Preset, samples: int, **kwargs: Any) -> None:
+        self.preset, self.samples = preset, samples
         super().__init__(task, **kwargs)
 
     def create_accelerator_and_postprocess(self) -> None:
@@ -50,7 +50,7 @@ class TuneTrainer(StageTrainer):
         self.is_fsdp_enabled = self.is_fsdp_enabled or shard_on_cpu(self.accelerator)
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> SequentialSampler:
-        return SequentialSampler(self.train_dataset)
+        return SequentialSampler(range(self.samples))
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -82,7 +82,7 @@ class TuneTrainer(StageTrainer):
         """
         for name, value in losses.items():
             if not math.isfinite(float(value.detach())):
-                kept = last_checkpoint(Path(self.args.output_dir))
+                kept = last_checkpoint(Path(str(self.args.output_dir)))
                 raise LisaError(
                     f"the loss '{name}' became {float(value.detach())} at step "
                     f"{self.state.global_step + 1}; expected a number: try a lower learning rate "
@@ -130,6 +130,7 @@ def fine_tune(
     trainer = TuneTrainer(
         task,
         preset,
+        len(mixture),
         args=arguments(preset, out, device, seed),
         train_dataset=mixture,
         data_collator=collate,
