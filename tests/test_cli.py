@@ -460,6 +460,19 @@ def test_eval_keeps_each_sample_where_asked(
     assert len(scores["samples"]) == scores["n"]
 
 
+def test_eval_leaves_out_what_cannot_be_read_where_told_to(
+    run: Run, segmenter: FakeSegmenter, reasonseg: Path, tmp_path: Path
+) -> None:
+    for name in ("broken.json", "broken.jpg"):
+        (reasonseg / name).write_text("{")
+    options = ["--root", reasonseg, "--protocol", "generate", "--json", tmp_path / "scores.json"]
+    assert_refused(run("eval", *options), "broken.json")
+    outcome = run("eval", *options, "--skip-bad")
+    assert outcome.code == 0
+    assert "skipped 1 in all" in outcome.err
+    assert json.loads((tmp_path / "scores.json").read_text())["n"] == 2
+
+
 def test_eval_counts_a_failure_as_wrong_and_goes_on(
     run: Run, segmenter: FakeSegmenter, reasonseg: Path, tmp_path: Path
 ) -> None:

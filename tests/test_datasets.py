@@ -2,12 +2,14 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from commands import parse
 from lisa.data.datasets import DATASETS, Drawable, open_dataset
 from lisa.errors import DataError
 from picture_files import polygon, write_json, write_picture
@@ -35,6 +37,14 @@ def test_the_page_lists_every_data_set_with_its_splits() -> None:
     assert list(rows) == list(DATASETS)
     for name, splits in rows.items():
         assert all(split in splits for split in DATASETS[name].splits)
+
+
+def test_the_commands_of_the_page_can_be_parsed() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "data-sets.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^lisa .*$", page, re.MULTILINE)
+    assert commands
+    for command in commands:
+        parse(shlex.split(command)[1:])
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None:

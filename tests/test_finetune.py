@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from lisa.training.finetune import (
     named_answer,
     open_shares,
     pointed,
+    tell,
     train,
     wanted,
 )
@@ -226,6 +228,20 @@ def test_weights_of_a_person_go_before_those_of_the_paper(data: Path) -> None:
         "reasonseg/train": 5.0,
         "reasonseg/val": 0.5,
     }
+
+
+def test_what_cannot_be_read_is_left_out_where_told_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_samples(tmp_path) / "train"
+    (sample, *_) = sorted(folder.glob("*.json"))
+    sample.write_text("{")
+    with pytest.raises(DataError, match=re.escape(sample.name)):
+        open_shares(folder.parent, ["reasonseg"])
+    shares, _ = open_shares(folder.parent, ["reasonseg"], skip_bad=True)
+    assert len(shares["reasonseg/train"].dataset.photos) == len(list(folder.glob("*.jpg"))) - 1
+    tell(shares)
+    assert "skipped 1 of reasonseg/train in all" in capsys.readouterr().err
 
 
 def test_presets_are_for_kinds_of_models(tiny_directory: Path, full_size: Path, data: Path) -> None:

@@ -19,6 +19,7 @@ from lisa.commands.options import (
     DtypeOption,
     ModelOption,
     QuantizeOption,
+    SkipBadOption,
     device_or_none,
     require_folder,
 )
@@ -134,6 +135,7 @@ def evaluate(
             help="Write the score of each sample too, so that two runs can be compared in pairs.",
         ),
     ] = False,
+    skip_bad: SkipBadOption = False,
     allow_contaminated: Annotated[
         bool,
         typer.Option(
@@ -152,7 +154,8 @@ def evaluate(
 ) -> None:
     """Measure a model on a data set, through the same code that answers a person.
 
-    Prints a table. A sample that fails counts as wrong and is listed by name.
+    Prints a table. A sample that fails counts as wrong and is listed by name; with --skip-bad, one
+    that cannot be read is left out and listed instead.
 
     \b
     [b]Measures[/b], each with a 95 % interval
@@ -190,8 +193,9 @@ def evaluate(
     from lisa.evaluate import PROTOCOLS
 
     protocols = tuple(PROTOCOLS) if protocol is Protocol.both else (protocol.value,)
-    open_task = partial(_open_task, dataset, root, split, protocols, shuffle_questions)
+    open_task = partial(_open_task, dataset, root, split, protocols, shuffle_questions, skip_bad)
     task = open_task()
+    _say_what_was_skipped(task)
     contaminated = _seen(model, task, dataset, split, root)
     if contaminated is not None and not allow_contaminated:
         raise LisaError(
@@ -215,14 +219,28 @@ def evaluate(
 
 
 def _open_task(
-    dataset: str, root: Path, split: str | None, protocols: tuple[str, ...], shuffle: int | None
+    dataset: str,
+    root: Path,
+    split: str | None,
+    protocols: tuple[str, ...],
+    shuffle: int | None,
+    skip_bad: bool,
 ) -> "Task":
     from lisa.data.datasets import DATASETS, open_dataset
     from lisa.evaluate import Task
 
     if DATASETS[dataset].family == "vqa":
         raise DataError(f"data set '{dataset}' has no masks; expected one that can be scored")
-    return Task(open_dataset(dataset, root, split), protocols, shuffle)
+    return Task(open_dataset(dataset, root, split, skip_bad), protocols, shuffle)
+
+
+def _say_what_was_skipped(task: "Task") -> None:
+    """What ``--skip-bad`` left out, on stderr: each record, and how many."""
+    skipped = getattr(task.dataset, "skipped", [])
+    for message in skipped:
+        typer.echo(f"skipped: {message}", err=True)
+    if skipped:
+        typer.echo(f"skipped {len(skipped)} in all; they are in no figure", err=True)
 
 
 def _open_segmenter(

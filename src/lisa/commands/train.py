@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from lisa.commands.options import DeviceOption, DtypeOption, device_or_none
+from lisa.commands.options import DeviceOption, DtypeOption, SkipBadOption, device_or_none
 
 train_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 
@@ -99,6 +99,7 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same run.")] = 0,
     device: DeviceOption = "auto",
+    skip_bad: SkipBadOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be trained, and train nothing.")
     ] = False,
@@ -147,6 +148,7 @@ def train(
         learning_rate=learning_rate,
         seed=seed,
         device=device_or_none(device),
+        skip_bad=skip_bad,
     )
     if dry_run:
         from lisa.training.dry_run import estimate

@@ -100,7 +100,7 @@ def estimate(settings: Settings) -> Foreseen:
         LisaError: what ``finetune.train`` would refuse before it trains.
     """
     preset = chosen_preset(settings)
-    shares, _ = open_shares(settings.data, data_sets(settings, preset))
+    shares, _ = open_shares(settings.data, data_sets(settings, preset), settings.skip_bad)
     directory = model_directory(settings.model)
     config = read_config(directory)
     kind = FullSizeProcessor if config.full_size else LisaProcessor
