@@ -10,8 +10,10 @@ from lisa.cli import app
 def parse(arguments: list[str]) -> None:
     """Parse what follows `lisa`; a usage error is raised as the one that a person would see."""
     command: Any = typer.main.get_command(app)
-    context = None
+    context = command.make_context("lisa", list(arguments))
     while hasattr(command, "resolve_command"):
-        context = command.make_context("lisa", [], resilient_parsing=True)
-        _, command, arguments = command.resolve_command(context, arguments)
-    command.make_context("lisa", arguments, parent=context)
+        rest = [*context._protected_args, *context.args]
+        if not rest and command.invoke_without_command:
+            return
+        _, command, rest = command.resolve_command(context, rest)
+        context = command.make_context("lisa", rest, parent=context)

@@ -88,19 +88,19 @@ def scene(random: np.random.Generator) -> tuple[PIL.Image.Image, list[dict]]:
 
 
 def make_files(folder: Path, count: int, seed: int) -> Path:
-    """So many pictures with a labelme file each."""
+    """So many pictures, 1.jpg, 2.jpg, ..., with a labelme file each."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(seed)
-    for number in range(count):
+    for number in range(1, count + 1):
         image, shapes = scene(random)
-        image.save(folder / f"{seed}-{number:02}.jpg", quality=92)
+        image.save(folder / f"{number}.jpg", quality=92)
         content = {
             "version": "5.5.0",
-            "imagePath": f"{seed}-{number:02}.jpg",
+            "imagePath": f"{number}.jpg",
             "imageData": None,
             "imageHeight": SIDE,
             "imageWidth": SIDE,
             "shapes": shapes,
         }
-        (folder / f"{seed}-{number:02}.json").write_text(json.dumps(content), encoding="utf-8")
+        (folder / f"{number}.json").write_text(json.dumps(content), encoding="utf-8")
     return folder

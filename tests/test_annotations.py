@@ -113,6 +113,10 @@ def annotation(**changes: Any) -> dict[str, Any]:
         ({"annotations": ["what"]}, "annotation 0 of .*'image_id' is missing"),
         ({"annotations": {}}, "'annotations' is a dict"),
         ({"categories": [{"id": 1}]}, "category 0 of .*'name' is missing"),
+        (
+            {"images": [{"id": 0, "file_name": name} for name in ("p00.png", "p01.png")]},
+            "image 1 of .*the id 0 is that of an earlier image",
+        ),
         ({"images": [{"id": 0, "file_name": "none.png"}]}, "image 0 of .*no picture 'none.png'"),
         (
             {"images": [{"id": 0, "file_name": "p00.png", "height": 9, "width": 9}]},
@@ -298,6 +302,15 @@ def test_broken_masks_are_named(tmp_path: Path) -> None:
     assert skipped("masks", folder)[0] == 2
     (folder / "classes.txt").unlink()
     assert "no names for the values" in error("masks", folder)
+
+
+def test_text_that_is_no_text_is_named(tmp_path: Path) -> None:
+    folder = make_masks(tmp_path / "masks", 1)
+    (folder / "classes.txt").write_bytes(b"\xff\xfe\x00")
+    assert "expected text in UTF-8" in error("masks", folder)
+    folder = make_yolo(tmp_path / "yolo", 4)
+    (folder / "labels" / "train" / "p00.txt").write_bytes(b"\xff\xfe\x00")
+    assert "expected text in UTF-8" in error("yolo-seg", folder)
 
 
 def test_black_and_white_masks_take_the_name_that_is_given(tmp_path: Path) -> None:

@@ -27,6 +27,10 @@ from golden_model import (  # noqa: F401  (the tests of the whole model, and the
     test_optimiser_trajectory,
     test_training,
 )
+from golden_training import (  # noqa: F401  (the tests of the training loop)
+    test_learning_rates,
+    test_training_loop,
+)
 from lisa.data.reasonseg import Shape, rasterise
 from lisa.evaluate import Task, summarise
 from lisa.example import Example

@@ -20,7 +20,7 @@ from hypothesis.extra import numpy as arrays
 
 from lisa import image as image_module
 from lisa.errors import ImageError, OutputError
-from lisa.image import MAX_PIXELS, load_image, write_atomically
+from lisa.image import MAX_PIXELS, load_image, upright_size, write_atomically
 
 UPRIGHT = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 10  # [2, 3, 3], all different
 ORIENTATION = 0x0112
@@ -523,3 +523,18 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(
     assert list(tmp_path.iterdir()) == [path]
     if seen:
         assert f"'{path}': No space left on device" in str(caught.value)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_upright_size_is_that_of_the_upright_picture(tmp_path: Path, orientation: int) -> None:
+    exif = PIL.Image.Exif()
+    exif[274] = orientation
+    PIL.Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
+    assert upright_size(tmp_path / "a.jpg") == load_image(tmp_path / "a.jpg").size
+
+
+def test_the_upright_size_of_what_is_no_picture_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="no such file"):
+        upright_size(tmp_path / "none.jpg")
+    with pytest.raises(ImageError, match="not a picture"):
+        upright_size(b"what")

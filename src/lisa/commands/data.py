@@ -6,31 +6,28 @@ for, so that `--help` is fast.
 
 import json
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lisa.commands.options import print_table, require_folder
+from lisa.commands.annotate import annotate
+from lisa.commands.options import (
+    FormatOption,
+    ImagesOption,
+    SkipBadOption,
+    print_table,
+    require_folder,
+)
 
 if TYPE_CHECKING:
     from lisa.data.check import Report
     from lisa.data.importing import Imported
+    from lisa.data.statistics import Spread, Statistics
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 LISTED = 10  # lines of one kind that are printed one by one
 SHEET = 24  # examples on a contact sheet
-
-
-class FormatName(StrEnum):
-    """The formats that `lisa data import` reads."""
-
-    coco = "coco"
-    labelme = "labelme"
-    yolo_seg = "yolo-seg"
-    masks = "masks"
-    jsonl = "jsonl"
 
 
 @data_app.callback()
@@ -151,18 +148,8 @@ def import_own(
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="The folder to make.", show_default=False)
     ],
-    format_name: Annotated[
-        FormatName | None,
-        typer.Option("--format", help="Without it, the files tell.", show_default=False),
-    ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Where the pictures are, if not beside the annotations.",
-            show_default=False,
-        ),
-    ] = None,
+    format_name: FormatOption = None,
+    images: ImagesOption = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -180,12 +167,7 @@ def import_own(
         ),
     ] = 0.8,
     seed: Annotated[int, typer.Option(help="Decides which pictures are which.")] = 0,
-    skip_bad: Annotated[
-        bool,
-        typer.Option(
-            "--skip-bad", help="Leave out what cannot be read, and say how much that was."
-        ),
-    ] = False,
+    skip_bad: SkipBadOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Make a folder that `lisa train` and `lisa eval` read from annotations of your own.
@@ -244,3 +226,86 @@ def described(imported: "Imported") -> str:
         if len(imported.skipped) > LISTED:
             lines.append(f"  … and {len(imported.skipped) - LISTED} more; --json lists all")
     return "\n".join([*lines, f"wrote {imported.out}"])
+
+
+data_app.command("annotate")(annotate)
+
+
+@data_app.command("stats")
+def stats(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The data set's folder.", show_default=False)
+    ],
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Which data set it is, such as [b]refcoco[/b]. Without it: own data, or the "
+            "layout of ReasonSeg.",
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="One split instead of all.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Count what is in a data set: questions, words, areas, names, kinds, absent targets.
+
+    \b
+    [b]Examples[/b]
+      lisa data stats mydata
+      lisa data stats ReasonSeg --split val --json
+      lisa data stats data --dataset refcoco --split testA
+    """
+    from lisa.data.datasets import DATASETS, open_dataset
+    from lisa.data.own import is_own
+    from lisa.data.statistics import count
+
+    name = dataset or ("own" if is_own(folder) else "reasonseg")
+    known = DATASETS[name].splits if name in DATASETS else ()
+    parts = [
+        part for part in known if (folder / part).is_dir() or (folder / f"{part}.jsonl").is_file()
+    ]
+    wanted: list[str | None] = [*parts] if parts and split is None else [split]
+    found = {part or name: count(open_dataset(name, folder, part)) for part in wanted}
+    if as_json:
+        content = {part: one.to_dict() for part, one in found.items()}
+        typer.echo(json.dumps(content, ensure_ascii=False, indent=2))
+        return
+    print_table(["", *found], rows_of(list(found.values())))
+
+
+def rows_of(counted: "list[Statistics]") -> list[list[str]]:
+    """A row for each count, a column for each split."""
+    rows = {
+        "questions": [str(one.questions) for one in counted],
+        "pictures": ["" if one.pictures is None else str(one.pictures) for one in counted],
+        "absent": [share(one.absent, one.questions) for one in counted],
+        "without masks": [share(one.unknown, one.questions) for one in counted],
+        "with an answer": [share(one.answered, one.questions) for one in counted],
+        "words a question": [spread(one.words, "{:.0f}") for one in counted],
+        "width": [spread(one.width, "{:.0f}") for one in counted],
+        "height": [spread(one.height, "{:.0f}") for one in counted],
+        "masks a target": [spread(one.parts, "{:.0f}") for one in counted],
+        "area of a target": [spread(one.area, "{:.1%}") for one in counted],
+    }
+    for label, attribute in (("area", "areas"), ("name", "names"), ("tag", "tags")):
+        tables: list[dict[str, int]] = [getattr(one, attribute) for one in counted]
+        keys = dict.fromkeys(key for table in tables for key in list(table)[:LISTED])
+        rows |= {f"{label}: {key}": [str(table.get(key, 0)) for table in tables] for key in keys}
+    return [[label, *values] for label, values in rows.items()]
+
+
+def share(part: int, whole: int) -> str:
+    """ "3 (12%)"."""
+    return f"{part} ({part / whole:.0%})" if whole else str(part)
+
+
+def spread(values: "Spread | None", form: str) -> str:
+    """ "2 to 9, mostly 4": the least, the most, the middle."""
+    if values is None:
+        return ""
+    low, middle, high = (form.format(one) for one in (values.least, values.median, values.most))
+    return low if low == high else f"{low} to {high}, median {middle}"

@@ -5,6 +5,7 @@ This file knows words that several commands take; it knows no command.
 
 import os
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +46,34 @@ QuantizeOption = Annotated[
         help="[b]8bit[/b] or [b]4bit[/b]: hold the language model of a full-size LISA so.",
         show_default=False,
     ),
+]
+
+
+class FormatName(StrEnum):
+    """The formats of annotations that can be imported."""
+
+    coco = "coco"
+    labelme = "labelme"
+    yolo_seg = "yolo-seg"
+    masks = "masks"
+    jsonl = "jsonl"
+
+
+FormatOption = Annotated[
+    FormatName | None,
+    typer.Option("--format", help="Without it, the files tell.", show_default=False),
+]
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Where the pictures are, if not beside the annotations.",
+        show_default=False,
+    ),
+]
+SkipBadOption = Annotated[
+    bool,
+    typer.Option("--skip-bad", help="Leave out what cannot be read, and say how much that was."),
 ]
 
 

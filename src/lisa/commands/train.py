@@ -4,13 +4,14 @@ This file knows what a person types and what is printed; training is imported on
 asked for, so that `--help` is fast.
 """
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lisa.commands.options import DeviceOption, device_or_none
+from lisa.commands.options import DeviceOption, DtypeOption, device_or_none
 
 train_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 
@@ -23,9 +24,141 @@ class NanoKind(StrEnum):
     ft239 = "ft239"
 
 
-@train_app.callback()
-def train() -> None:
-    """Train a model of your own."""
+class PresetName(StrEnum):
+    """What `lisa train --preset` may be."""
+
+    nano = "nano"
+    paper = "paper"
+    paper_239 = "paper-239"
+    lora_16gb = "lora-16gb"
+    full = "full"
+
+
+def _print_config_path(name: str | None) -> None:
+    if name is not None:
+        from lisa.training.launch import config_path
+
+        typer.echo(str(config_path(name)))
+        raise typer.Exit
+
+
+@train_app.callback(invoke_without_command=True)
+def train(
+    context: typer.Context,
+    model: Annotated[
+        str,
+        typer.Option(help="What to start from: [b]nano[/b], or a directory with a saved model."),
+    ] = "nano",
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The folder with the data sets.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The folder for checkpoints, the report and the tuned model.",
+            show_default=False,
+        ),
+    ] = None,
+    preset: Annotated[
+        PresetName | None,
+        typer.Option(
+            help="What is trained, how long, how fast: see docs/training.md. Without it "
+            "[b]nano[/b] for lisa-nano, [b]lora-16gb[/b] for a model of full size.",
+            show_default=False,
+        ),
+    ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A data set in the folder: [b]own[/b], [b]refcoco[/b], [b]reasonseg/train[/b], "
+            "[b]refcoco=3[/b] with a weight; as often as you like. Without it the preset's.",
+            show_default=False,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Updates, instead of the preset's.", show_default=False)
+    ] = None,
+    pictures: Annotated[
+        int | None,
+        typer.Option(help="Pictures an update, instead of the preset's.", show_default=False),
+    ] = None,
+    micro: Annotated[
+        int | None,
+        typer.Option(help="Pictures held at once; fewer take less memory.", show_default=False),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Instead of the preset's.", show_default=False)
+    ] = None,
+    dtype: DtypeOption = None,
+    save_every: Annotated[
+        int | None,
+        typer.Option(help="Updates between two checkpoints.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same run.")] = 0,
+    device: DeviceOption = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be trained, and train nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    accelerate_config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            callback=_print_config_path,
+            is_eager=True,
+            help="Print where a configuration for [b]accelerate launch[/b] is: [b]one-gpu[/b], "
+            "[b]fsdp2[/b], [b]zero2[/b] or [b]zero3[/b].",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Train a model of your own: tune one on your data, or on the data of the paper.
+
+    A run that was killed goes on from its last checkpoint when the same command is given again, and
+    gives the same losses. At the end the out folder holds the tuned model and a one-page report.
+
+    \b
+    [b]Examples[/b]
+      lisa train --data mydata --out runs/mine
+      lisa train --model weights/lisa-7b --data mydata --preset lora-16gb --out runs/mine --dry-run
+      lisa train --data . --dataset reasonseg/train --dataset own=2 --out runs/both --steps 200
+      lisa train nano --help
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if data is None or (out is None and not dry_run):
+        missing = "--data" if data is None else "--out"
+        raise typer.BadParameter(f"Missing option '{missing}'.")
+    from lisa.training import finetune
+
+    settings = finetune.Settings(
+        model=model,
+        data=data,
+        preset=preset.value if preset else None,
+        datasets=tuple(dataset or ()),
+        steps=steps,
+        pictures=pictures,
+        micro=micro,
+        dtype=dtype,
+        save_every=save_every,
+        learning_rate=learning_rate,
+        seed=seed,
+        device=device_or_none(device),
+    )
+    if dry_run:
+        from lisa.training.dry_run import estimate
+
+        foreseen = estimate(settings)
+        typer.echo(json.dumps(foreseen.to_dict(), indent=2) if as_json else str(foreseen))
+        return
+    assert out is not None
+    finished = finetune.train(settings, out)
+    if finetune.is_first_process():
+        written = {"model": str(finished), "report": str(out / "report.html")}
+        typer.echo(json.dumps(written) if as_json else f"wrote {finished} and {written['report']}")
 
 
 @train_app.command()

@@ -122,13 +122,14 @@ def new_folder(out: Path) -> Iterator[Path]:
     """A folder to fill, which takes the name ``out`` at the end, or vanishes after an error."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"'{out}' is there already; expected a new folder")
-    folder = out.with_name(f".{out.name}-{uuid.uuid4().hex}.part")
+    place = Path(os.path.abspath(out))
+    folder = place.with_name(f".{place.name}-{uuid.uuid4().hex}.part")
     try:
         (folder / "images").mkdir(parents=True)
         yield folder
         if out.exists():
             out.rmdir()
-        folder.rename(out)
+        folder.rename(place)
     except OSError as error:
         raise OutputError(
             f"cannot write '{out}': {error.strerror or error}; expected a writable folder"

@@ -7,8 +7,10 @@ workers. This file knows names, weights and scenes; it refuses to know models.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib import resources
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +33,7 @@ class Source:
     mirror: bool = True  # its names do not say left and right
     elsewhere: tuple[str, ...] = ()  # sources whose own names are not to be found here
     licence: str = ""
+    outlined: bool = False  # its photographs come without masks; ours are in OUTLINES
 
 
 FASHION, CARS, TOOLS = ("ccp",), ("car_parts",), ("tools_seg",)
@@ -88,12 +91,20 @@ SOURCES: dict[str, Source] = {
     "trash_bags": Source(0.3, elsewhere=(*FOOD, *TOOLS, *ANIMALS, *FASHION), licence="CC BY 4.0"),
     "balloon": Source(0.3, elsewhere=(*FOOD, *TOOLS, *CARS, *ANIMALS), licence="unstated"),
     "dogcat_via": Source(0.3, elsewhere=(*FOOD, *TOOLS, *CARS, *FASHION), licence="unstated"),
+    "imagelevel_imagenet1000": Source(
+        5.0,
+        elsewhere=(*FOOD[:1], *CARS, *FASHION),
+        licence="ImageNet photos, research; outlines by hand, our own",
+        outlined=True,
+    ),
 }
+OUTLINES = resources.files("lisa.data") / "drawn"
+RARE = 2  # a name outlined on more photographs may well be on others, too
 BESIDE = {"stamps": "tuxpaint-stamps, GPL-2", "backgrounds": "wallpapers, see their packages"}
 CUT_UP = (  # sources whose things are whole enough to be cut out
     *("coco_union", "voc_animals", "coco_val_oneperson", "uj_staple_pantry", "tools_seg"),
     *("endangered_animals", "food_calorie_via", "food_via", "mugs_via", "bottles_via"),
-    *("waste_bottles_via", "trash_bags", "balloon"),
+    *("waste_bottles_via", "trash_bags", "balloon", "imagelevel_imagenet1000"),
 )
 COMPOSITE_SHARE = 0.2  # of views are composite scenes
 PATIENCE = 1000  # attempts at a sample; more means that the data has nothing to ask about
@@ -130,7 +141,17 @@ class Photos:
         """Names that only other kinds of photographs have."""
         here = {*self.folders[name].names.values(), *ANYWHERE}
         others = [self.folders[n] for n in SOURCES[name].elsewhere if n in self.folders]
-        return tuple(sorted({n for folder in others for n in folder.names.values()} - here))
+        names = {n for folder in others for n in folder.names.values()} - here
+        return tuple(sorted(names | self._rare(name)))
+
+    def _rare(self, name: str) -> set[str]:
+        """Names that an outlined source hardly ever has: not on its other photographs."""
+        folder = self.folders[name]
+        if not SOURCES[name].outlined:
+            return set()
+        drawn = (annotation for image in folder.annotations.values() for annotation in image)
+        counts = Counter(folder.names[annotation["category_id"]] for annotation in drawn)
+        return {word for word, count in counts.items() if count <= RARE}
 
     @property
     def sources(self) -> list[str]:
@@ -168,10 +189,11 @@ class Photos:
 def open_folders(folder: Path, part: str) -> dict[str, PhotoFolder]:
     """The known sources that are there, in the order of ``SOURCES``; at least one."""
     found = {
-        name: PhotoFolder(folder / name, part, source.exhaustive)
+        name: PhotoFolder(folder / name, part, source.exhaustive, outlines(name))
         for name, source in SOURCES.items()
         if (folder / name / "annotations.json").is_file()
     }
+    found = {name: photos for name, photos in found.items() if photos.images or not outlines(name)}
     if not found:
         examples = ", ".join(list(SOURCES)[:3])
         raise DataError(f"no photographs under '{folder}'; expected folders such as {examples}")
@@ -179,6 +201,11 @@ def open_folders(folder: Path, part: str) -> dict[str, PhotoFolder]:
         if not len(photos):
             raise DataError(f"no photograph of '{folder / name}' is in the part '{part}'")
     return found
+
+
+def outlines(name: str) -> Path | None:
+    """Our own masks of a source that has none; None where it has its own."""
+    return Path(str(OUTLINES / f"{name}.json")) if SOURCES[name].outlined else None
 
 
 class Stream(Dataset[list[Sample]]):

@@ -51,8 +51,8 @@ class OwnData(PictureSet):
     Args:
         root: the folder with ``lisa.json``.
         split: "train", "val" or "test"; None: all that there are.
-        questions: at most so many are drawn of one picture.
         skip_bad: leave out records that break the format, and name them in ``skipped``.
+        questions: at most so many are drawn of one picture.
 
     Raises:
         DataError: no such folder or split, or a record is malformed; the message names both.
@@ -63,9 +63,9 @@ class OwnData(PictureSet):
         self,
         root: str | Path,
         split: str | None = None,
-        questions: int = QUESTIONS,
-        *,
         skip_bad: bool = False,
+        *,
+        questions: int = QUESTIONS,
     ) -> None:
         self.root, self.split, self.questions = Path(root), split, questions
         settings = read_settings(self.root)
@@ -229,7 +229,7 @@ def read_record(line: bytes, root: Path) -> MarkedPicture:
     """One line as a picture; its file must be there."""
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"it is not valid JSON: {error}") from error
     image = check_exists(root / field(record, "image", str))
     record = {**record, "size": [field(record, "height", int), field(record, "width", int)]}

@@ -93,6 +93,8 @@ class PhotoFolder(Sequence[Scene]):
         part: "train" leaves out every twentieth photograph, "held-out" has only those, "all" all.
         exhaustive: every thing of the folder's categories is annotated, so that the other
             categories are known to be absent.
+        annotations: a file to read in place of the folder's own; photographs that it names and the
+            folder does not hold are left out.
 
     Raises:
         DataError: ``annotations.json`` is missing or malformed; the message names the file and the
@@ -100,10 +102,16 @@ class PhotoFolder(Sequence[Scene]):
             photograph, and ImageError for a photograph that cannot be read.
     """
 
-    def __init__(self, folder: Path, part: str = "all", exhaustive: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        part: str = "all",
+        exhaustive: bool = False,
+        annotations: Path | None = None,
+    ) -> None:
         if part not in PARTS:
             raise DataError(f"part {part!r} of '{folder}'; expected one of {', '.join(PARTS)}")
-        self.folder, self.path = folder, folder / "annotations.json"
+        self.folder, self.path = folder, annotations or folder / "annotations.json"
         self.exhaustive = exhaustive
         content = read_json(self.path)
         self.names = self._read_names(content)
@@ -114,6 +122,9 @@ class PhotoFolder(Sequence[Scene]):
             for number, image in enumerate(images)
             if part == "all" or (number % HELD_OUT_EVERY == 0) == (part == "held-out")
         ]
+        if annotations:
+            there = {path.name for path in (folder / "images").glob("*")}
+            self.images = [image for image in self.images if image["file_name"] in there]
         info = field({"info": {}, **content}, "info", dict, f"'{self.path}'")
         self.instances = "instances" in str(info.get("masks", "instances"))
 

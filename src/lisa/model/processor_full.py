@@ -26,7 +26,7 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 from lisa.errors import ModelError
 from lisa.example import Example
 from lisa.model import decoder_sam, vlm_hf
-from lisa.model.config import OFFICIAL, LisaConfig
+from lisa.model.config import OFFICIAL, SEG_TOKEN, LisaConfig
 from lisa.model.conversation import IMAGE_TOKEN_ID, TEMPLATES, Row, text_limit
 from lisa.model.geometry import clip_pixels, longest_side_size, restore_masks, sam_pixels
 from lisa.model.interfaces import (
@@ -149,8 +149,8 @@ class FullSizeProcessor:
     def encode(self, examples: Sequence[Example]) -> Batch:
         """Examples -> one batch, a row each; neighbours that share a picture share its features.
 
-        An example with a phrase, or with masks that are not empty, has a target: its answer gets
-        one ``[SEG]``.
+        An example with a phrase has a target: its answer gets one ``[SEG]``, or keeps its own where
+        it has as many as there are masks, or one.
 
         Raises:
             QuestionError: a conversation is too long, and cutting it would cut its ``[SEG]``.
@@ -170,7 +170,7 @@ class FullSizeProcessor:
 
     def _row(self, example: Example, limit: int | None) -> Row:
         """An example's conversation, cut where the official code cuts it."""
-        row = self.voice.row(example.question, spoken_answer(example))
+        row = self.voice.row(example.question, written_answer(example), example.further)
         if limit is None:
             return row
         silently = self.config.compat == OFFICIAL
@@ -247,15 +247,36 @@ def put_picture(row: Row, picture_ids: Sequence[int]) -> tuple[list[int], list[i
     return ids, labels, segments
 
 
+def written_answer(example: Example) -> str:
+    """The answer as it is trained on: ``spoken_answer``, or one whose ``[SEG]``s fit its masks."""
+    answer = example.answer or ""
+    points = answer.count(SEG_TOKEN) in (1, 0 if example.masks is None else len(example.masks))
+    is_own = is_present(example) and SEG_TOKEN in answer and points
+    return answer if is_own else spoken_answer(example)
+
+
 def targets(examples: Sequence[Example]) -> Tensor:
-    """The masks [n, H, W] of those of a picture's examples that have a target.
+    """The masks [n, H, W] of a picture's examples, one for each ``[SEG]``, in their order.
+
+    An answer with one ``[SEG]`` points at all of the example's masks together.
 
     Raises:
         DataError: a target has no mask.
     """
     image = examples[0].image
-    masks = [torch.from_numpy(example.mask) for example in examples if is_present(example)]
+    masks = [
+        torch.from_numpy(mask)
+        for example in examples
+        for mask in pointed_at(example, written_answer(example).count(SEG_TOKEN))
+    ]
     return torch.stack(masks) if masks else torch.zeros(0, image.height, image.width).bool()
+
+
+def pointed_at(example: Example, count: int) -> Sequence[np.ndarray]:
+    """What each of the ``count`` ``[SEG]``s of an example's answer points at."""
+    if count == 1:
+        return [example.mask]
+    return () if example.masks is None else list(example.masks[:count])
 
 
 # ----------------------------------------------------------------------- files

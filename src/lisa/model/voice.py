@@ -28,6 +28,7 @@ from lisa.model.conversation import (
 from lisa.model.interfaces import IGNORE_LABEL
 from lisa.model.legacy_tokenizer import LegacyTokenizer
 
+Turns = Sequence[tuple[str, str]]  # questions and answers
 ANY_QUESTION = "Q"  # an answer's ids do not depend on its question
 
 
@@ -44,8 +45,11 @@ class Voice(Protocol):
         """An answer with its ``[SEG]`` tokens and the end."""
         ...
 
-    def row(self, question: str, answer: str) -> Row:
-        """Both, and which of the ids are supervised."""
+    def row(self, question: str, answer: str, further: Turns = ()) -> Row:
+        """Both, what was asked and answered next, and which of the ids are supervised.
+
+        The tokenizer's own chat has the first question and answer alone.
+        """
         ...
 
     def text_ids(self, text: str) -> list[int]:
@@ -82,8 +86,9 @@ class LegacyVoice:
         asked = len(self.question_ids(ANY_QUESTION))
         return encode_with_image(self._write(ANY_QUESTION, answer), self.tokenizer)[asked:]
 
-    def row(self, question: str, answer: str) -> Row:
-        return encode_row(self._write(question, answer), self.template, self.tokenizer)
+    def row(self, question: str, answer: str, further: Turns = ()) -> Row:
+        text = self._write(question, answer, *(said for turn in further for said in turn))
+        return encode_row(text, self.template, self.tokenizer)
 
     def text_ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, bos=False)
@@ -94,10 +99,13 @@ class LegacyVoice:
     def save(self, directory: Path) -> None:
         self.tokenizer.save(directory)
 
-    def _write(self, question: str, *answer: str) -> str:
+    def _write(self, question: str, *turns: str) -> str:
         asked = f"{IMAGE_TOKEN}\n{break_up(question, self.control)}"
         kept = [token for token in self.control if token != SEG_TOKEN]
-        said = [break_up(text, kept) for text in answer]
+        said = [
+            break_up(text, self.control if number % 2 else kept)
+            for number, text in enumerate(turns)  # answers, and questions between them
+        ]
         return mark_image(self.template.write([asked, *said]))
 
 
@@ -137,7 +145,7 @@ class ChatVoice:
         kept = [token for token in self.control if token != SEG_TOKEN]
         return [*self.text_ids(break_up(answer, kept)), self.end_token_id]
 
-    def row(self, question: str, answer: str) -> Row:
+    def row(self, question: str, answer: str, further: Turns = ()) -> Row:
         asked, answered = self.question_ids(question), self.answer_ids(answer)
         return Row(asked + answered, [IGNORE_LABEL] * len(asked) + answered)
 

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 # Parts of a name, in this project's spelling and in that of the official checkpoints.
 TRAINED = ("lm_head", "embed_tokens", "mask_decoder", "text_hidden_fcs", "lora_")
+LAGGING = ("official", "deepspeed")  # schedules that are one update late
 TRAINED_PREFIX = "head."  # the head of this project's models
 NOT_LANGUAGE = ("vision", "visual", "projector", "connector", "text_hidden_fcs")
 
@@ -26,7 +27,7 @@ NOT_LANGUAGE = ("vision", "visual", "projector", "connector", "text_hidden_fcs")
 class Recipe:
     """The numbers of the paper's training.
 
-    ``compat="official"`` reproduces the schedule of the official runs: see ``warmup_decay``.
+    ``compat`` "official" or "deepspeed" reproduces the schedule of DeepSpeed: see ``warmup_decay``.
     """
 
     steps: int = 5000  # updates
@@ -128,10 +129,13 @@ def warmup_decay(update: int, steps: int, warmup: int, compat: str = "") -> floa
 
     The full rate is reached after ``warmup`` updates, and zero after ``steps``. With
     ``compat="official"`` as in the official runs (DeepSpeed before 0.11): the first update has the
-    full rate, and from the second, which has none, the line lags one update behind.
+    full rate, and from the second, which has none, the line lags one update behind. With
+    ``compat="deepspeed"`` as in DeepSpeed since 0.11, where the first has none either.
     """
-    if compat == "official":
-        return 1.0 if update == 0 else line(update - 1, steps, warmup)
+    if compat == "official" and update == 0:
+        return 1.0
+    if compat in LAGGING:
+        return line(max(0, update - 1), steps, warmup)
     return line(update + 1, steps, warmup) if update < warmup else line(update, steps, warmup)
 
 

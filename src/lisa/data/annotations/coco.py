@@ -115,6 +115,8 @@ class CocoFile:
         for number, record in enumerate(self.images):
             with bad.of(f"image {number} of '{self.path}'"):
                 checked = self.checked(record)
+                if checked["id"] in records:
+                    raise DataError(f"the id {checked['id']} is that of an earlier image")
                 records[checked["id"]] = checked
         found, incomplete = self.by_picture(records, bad)
         for key, record in records.items():

@@ -77,7 +77,7 @@ def read_line(line: bytes, folder: Path, images: Path | None) -> tuple[Path, Mar
     """One line as a picture with one thing or one question, and its file."""
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"it is not valid JSON: {error}") from error
     image = find_picture(field(record, "image", str), (images, folder, folder / "images"))
     unknown = sorted(record.keys() - FIELDS)

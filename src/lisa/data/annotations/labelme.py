@@ -72,13 +72,13 @@ def read_file(path: Path, source: Source, bad: BadRecords) -> MarkedPicture:
     told = [content.get("imageHeight") or height, content.get("imageWidth") or width]
     if told != [height, width]:
         raise DataError(f"its picture is said to be {told}, and is {[height, width]}")
-    groups: dict[tuple[str, Any], list[RunLengths]] = {}
+    groups: dict[tuple[str, str], list[RunLengths]] = {}
     before = len(bad.messages)
     for number, shape in enumerate(shapes):
         with bad.of(f"shape {number} of '{path.name}'" if bad.skip else f"shape {number}"):
             label, mask = read_shape(shape, height, width)
             group = shape.get("group_id")
-            thing = (label, ("alone", number) if group is None else group)
+            thing = (label, f"shape {number}" if group is None else f"group {group!r}")
             groups.setdefault(thing, []).append(mask)
     complete = len(bad.messages) == before
     ignored = [mask for (label, _), masks in groups.items() if label == IGNORED for mask in masks]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from lisa.data.annotations.source import Source, pictures_in
+from lisa.data.annotations.source import Source, pictures_in, read_text
 from lisa.data.marked import (
     MarkedPicture,
     RunLengths,
@@ -71,7 +71,7 @@ def read_values(root: Path) -> dict[int, str]:
             f"no names for the values in '{root / 'masks'}'; expected classes.txt, names.json, "
             "a folder for each class, or --name NAME"
         )
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in read_text(path).splitlines()]
     lines = [line for line in lines if line]
     first = 0 if lines and lines[0].lower() in BACKGROUNDS else 1
     return {value: plain_words(line) for value, line in enumerate(lines, start=first) if value > 0}

@@ -47,6 +47,18 @@ def load_or_none(path: Path) -> Any:
         return None
 
 
+def read_text(path: Path) -> str:
+    """The content of a text file.
+
+    Raises:
+        DataError: it cannot be read, or is not in UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read '{path}' ({error}); expected text in UTF-8") from error
+
+
 def find_picture(name: str, folders: Iterable[Path | None]) -> Path:
     """The file of that name, or of its last part, in the first of the folders that has one.
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lisa.data.annotations.source import Source, pictures_in
+from lisa.data.annotations.source import Source, pictures_in, read_text
 from lisa.data.marked import MarkedPicture, Thing, filled, plain_words
 from lisa.data.records import BadRecords
 from lisa.errors import DataError
@@ -48,9 +48,7 @@ def settings(path: Path) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read '{path}': {error.strerror}; expected YAML") from error
+        return yaml.safe_load(read_text(path))
     except (yaml.YAMLError, ValueError) as error:
         raise DataError(f"'{path}' is not YAML: {' '.join(str(error).split())}") from error
 
@@ -106,7 +104,7 @@ def images_of(content: dict[str, Any], split: str, path: Path) -> list[Path]:
 
 def listed(path: Path) -> list[Path]:
     """The pictures that a text file lists, a line each."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     return [path.parent / line.strip() for line in lines if line.strip()]
 
 
@@ -124,10 +122,7 @@ def read_picture(image: Path, names: dict[int, str], split: str, bad: BadRecords
     """One picture with the lines of its text file."""
     width, height = upright_size(image)
     path = labels_of(image)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read '{path}' ({error}); expected text") from error
+    lines = read_text(path).splitlines() if path.is_file() else []
     things, before = [], len(bad.messages)
     for number, line in enumerate(lines, start=1):
         if line.strip():
