@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -81,6 +82,32 @@ def test_processes_do_not_start_processes(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(LisaError, match="--processes 3 inside 2 launched processes"):
         run(job(), 3)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_with_other_processes(tmp_path: Path) -> None:
+    program = (
+        "import sys\nsys.path.insert(0, sys.argv[1])\n"
+        "from functools import partial\nfrom pathlib import Path\n"
+        "from test_workers import COUNT, Job, Journal, open_task, run\n"
+        "from threshold_segmenter import open_slow\n"
+        "journal = Journal(Path(sys.argv[2]), {})\n"
+        "run(Job(partial(open_slow, None), partial(open_task, COUNT), journal))\n"
+    )
+    journal, log = Journal(tmp_path / "journal", {}), tmp_path / "asked.jsonl"
+    running = subprocess.Popen([sys.executable, "-c", program, str(FOLDER), str(journal.folder)])
+    deadline = time.monotonic() + 200
+    while len(journal.read()) < 5:
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    running.kill()
+    running.wait()
+    kept = len(journal.read())
+    resumed = run(job(log, journal, resume=True), 2)
+    assert figures(resumed) == figures(run(job()))
+    failed = 2  # a question that raises, by both protocols; they are asked again
+    total = 2 * (COUNT - 1)
+    assert total - kept <= len(log.read_text().splitlines()) <= total - kept + failed
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ samples have no target, some cannot be read, and some make the segmenter fail.
 """
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -79,6 +80,20 @@ def open_task(count: int) -> Task:
 
 def open_segmenter(log: Path | None, number: int) -> ThresholdSegmenter:
     return ThresholdSegmenter(log)
+
+
+class SlowSegmenter(ThresholdSegmenter):
+    """Takes its time, so that it can be stopped on the way."""
+
+    def segment(
+        self, image: PIL.Image.Image, question: str, *, answer: str | None = None
+    ) -> Result:
+        time.sleep(0.2)
+        return super().segment(image, question, answer=answer)
+
+
+def open_slow(log: Path | None, number: int) -> SlowSegmenter:
+    return SlowSegmenter(log)
 
 
 def open_broken(number: int) -> ThresholdSegmenter:
