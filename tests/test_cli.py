@@ -460,6 +460,19 @@ def test_eval_keeps_each_sample_where_asked(
     assert len(scores["samples"]) == scores["n"]
 
 
+def test_eval_can_ask_in_the_words_of_the_paper(
+    run: Run, segmenter: FakeSegmenter, reasonseg: Path
+) -> None:
+    options = ["--root", reasonseg, "--protocol", "generate", "--paper-wording"]
+    outcome = run("eval", *options)
+    assert "in the paper's words" in outcome.out
+    asked = [asked["question"] for asked in segmenter.asked]
+    assert asked == [
+        "What is a corner in this image? Please output segmentation mask.",
+        "Which part is it? Please output segmentation mask.",
+    ]
+
+
 def test_eval_leaves_out_what_cannot_be_read_where_told_to(
     run: Run, segmenter: FakeSegmenter, reasonseg: Path, tmp_path: Path
 ) -> None:

@@ -269,6 +269,27 @@ def test_answers_that_name_the_target_are_counted() -> None:
     assert scores.naming_rate == 1 / 2  # "It is there."; one has no name, one is absent
 
 
+def test_questions_can_be_put_in_the_words_of_the_paper() -> None:
+    nothing = np.zeros((1, SIZE, SIZE), bool)
+    picture = SAMPLES[0].image
+    samples = [
+        Example(picture, "the left one", masks=nothing, tags=frozenset({"short"})),
+        Example(picture, "What barks?", masks=nothing, tags=frozenset({"long"})),
+    ]
+    asked = [
+        "What is the left one in this image? Please output segmentation mask.",
+        "What barks? Please output segmentation mask.",
+    ]
+    segmenter = TableSegmenter({question: [] for question in asked})
+    task = Task(samples, ("generate",), paper_wording=True)
+    records = list(ask(segmenter, task, range(2)))
+    assert [record.question for record in records] == asked
+    evaluation = summarise(task, records, "generate", "fake")
+    assert not evaluation.failures
+    assert evaluation.to_dict()["paper_wording"] is True
+    assert "in the paper's words" in str(evaluation)
+
+
 def test_the_json_names_the_seed_of_a_shuffled_run() -> None:
     evaluation = evaluate(TableSegmenter(TABLE), SAMPLES, protocol="generate", shuffle_questions=0)
     assert evaluation.to_dict()["shuffle_questions"] == 0

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from lisa.data.knowledge import Thing, things
+from lisa.data.prompts import paper_validation_question
 from lisa.errors import DataError, LisaError
 from lisa.example import Example
 from lisa.footprint import Footprint
@@ -107,6 +108,8 @@ class Task:
         protocols: keys of `PROTOCOLS`.
         shuffle_questions: a seed; each photo is then asked another photo's question. The control
             that shows whether the question is read.
+        paper_wording: whether questions are put in the words of the paper's validation, which its
+            checkpoints were trained on, and not as people wrote them.
 
     Raises:
         LisaError: there is no such protocol.
@@ -116,6 +119,7 @@ class Task:
     dataset: Sequence[Example]
     protocols: tuple[str, ...]
     shuffle_questions: int | None = None
+    paper_wording: bool = False
 
     def __post_init__(self) -> None:
         for protocol in self.protocols:
@@ -127,6 +131,12 @@ class Task:
             raise DataError(
                 f"cannot {aim} a data set of {count}; expected at least {least} samples"
             )
+
+    def question(self, example: Example) -> str:
+        """What is asked about an example."""
+        if not self.paper_wording:
+            return example.question
+        return paper_validation_question(example.question, sentence="long" in example.tags)
 
     def sources(self) -> list[int]:
         """For each sample, whose question it is asked: its own, or with a seed always another's.
@@ -159,6 +169,7 @@ class Evaluation:
         split: the data set's split; None where it has none.
         contaminated: the source of the weights that holds what was measured; None: none does.
         footprint: what the run took; None: nobody measured it.
+        paper_wording: see `Task`.
     """
 
     dataset: str
@@ -172,9 +183,10 @@ class Evaluation:
     split: str | None = None
     contaminated: str | None = None
     footprint: Footprint | None = None
+    paper_wording: bool = False
 
     def to_dict(self, samples: bool = False) -> dict[str, Any]:
-        """Everything in one flat object for JSON; `shuffle_questions` only where it is set.
+        """Everything in one flat object for JSON; what was asked otherwise only where it was.
 
         Only ``seconds_per_question`` and ``footprint`` differ from run to run.
 
@@ -194,6 +206,8 @@ class Evaluation:
         }
         if self.shuffle_questions is not None:
             values["shuffle_questions"] = self.shuffle_questions
+        if self.paper_wording:
+            values["paper_wording"] = True
         if samples:
             values["samples"] = [asdict(one) | {"tags": [*one.tags]} for one in self.samples]
         return values
@@ -225,7 +239,8 @@ def report_text(evaluations: Sequence[Evaluation]) -> str:
     shuffled = "" if seed is None else f", questions shuffled (seed {seed})"
     where = first.dataset if first.split is None else f"{first.dataset}/{first.split}"
     protocols = f"protocol{'s' * (len(names) > 1)} {' and '.join(names)}"
-    lines = [f"{first.model} on {where}, {protocols}{shuffled}"]
+    worded = ", in the paper's words" if first.paper_wording else ""
+    lines = [f"{first.model} on {where}, {protocols}{worded}{shuffled}"]
     if first.contaminated is not None:
         lines.append(
             f"CONTAMINATED: the weights were trained on {first.contaminated}; no benchmark figure"
@@ -307,6 +322,7 @@ def summarise(
         failures=tuple(Failure(one.sample.name, one.error) for one in own if one.error is not None),
         seconds_per_question=float(np.mean(seconds)) if seconds else None,
         shuffle_questions=task.shuffle_questions,
+        paper_wording=task.paper_wording,
         samples=metrics.samples,
         split=getattr(task.dataset, "split", None),
         contaminated=contaminated,
@@ -384,8 +400,8 @@ def _read_ahead(task: Task, indices: Sequence[int]) -> "Generator[Future[_Sample
 
     def read(index: int) -> _Sample:
         example, source = task.dataset[index], sources[index]
-        question = example.question if source == index else task.dataset[source].question
-        return _Sample(example, question, example.mask)
+        asked = example if source == index else task.dataset[source]
+        return _Sample(example, task.question(asked), example.mask)
 
     waiting: deque[Future[_Sample]] = deque()
     with ThreadPoolExecutor(1) as reader:  # one: a data set need not bear two at once

@@ -5,7 +5,7 @@ asked for, so that `--help` is fast.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from lisa.errors import DataError, LisaError
 
 if TYPE_CHECKING:
     from lisa.evaluate import AsksQuestions, Task
+    from lisa.example import Example
     from lisa.journal import Journal
     from lisa.workers import Outcome
 
@@ -135,6 +136,14 @@ def evaluate(
             help="Write the score of each sample too, so that two runs can be compared in pairs.",
         ),
     ] = False,
+    paper_wording: Annotated[
+        bool,
+        typer.Option(
+            "--paper-wording",
+            help="Ask in the words of the paper's validation, which its checkpoints know: "
+            "'What is … in this image? Please output segmentation mask.'",
+        ),
+    ] = False,
     skip_bad: SkipBadOption = False,
     allow_contaminated: Annotated[
         bool,
@@ -193,7 +202,8 @@ def evaluate(
     from lisa.evaluate import PROTOCOLS
 
     protocols = tuple(PROTOCOLS) if protocol is Protocol.both else (protocol.value,)
-    open_task = partial(_open_task, dataset, root, split, protocols, shuffle_questions, skip_bad)
+    open_examples = partial(_open_examples, dataset, root, split, skip_bad)
+    open_task = partial(_open_task, open_examples, protocols, shuffle_questions, paper_wording)
     task = open_task()
     _say_what_was_skipped(task)
     contaminated = _seen(model, task, dataset, split, root)
@@ -218,20 +228,25 @@ def evaluate(
         journal.remove()
 
 
-def _open_task(
-    dataset: str,
-    root: Path,
-    split: str | None,
-    protocols: tuple[str, ...],
-    shuffle: int | None,
-    skip_bad: bool,
-) -> "Task":
+def _open_examples(
+    dataset: str, root: Path, split: str | None, skip_bad: bool
+) -> "Sequence[Example]":
     from lisa.data.datasets import DATASETS, open_dataset
-    from lisa.evaluate import Task
 
     if DATASETS[dataset].family == "vqa":
         raise DataError(f"data set '{dataset}' has no masks; expected one that can be scored")
-    return Task(open_dataset(dataset, root, split, skip_bad), protocols, shuffle)
+    return open_dataset(dataset, root, split, skip_bad)
+
+
+def _open_task(
+    open_examples: "Callable[[], Sequence[Example]]",
+    protocols: tuple[str, ...],
+    shuffle: int | None,
+    paper_wording: bool,
+) -> "Task":
+    from lisa.evaluate import Task
+
+    return Task(open_examples(), protocols, shuffle, paper_wording)
 
 
 def _say_what_was_skipped(task: "Task") -> None:
@@ -290,6 +305,7 @@ def _journal(
         "split": split,
         "n": len(task.dataset),
         "shuffle_questions": task.shuffle_questions,
+        "paper_wording": task.paper_wording,
         **precision,
     }
     return Journal(json_file.with_name(f"{json_file.name}.journal"), header)
