@@ -63,7 +63,7 @@ def test_an_empty_folder_holds_no_data_set(tmp_path: Path, name: str) -> None:
 
 def test_what_is_opened_can_be_drawn_from(tmp_path: Path) -> None:
     write_reasonseg(tmp_path / "train", "a", "b")
-    dataset = open_dataset("reasonseg", tmp_path, "train")
+    dataset = open_dataset("reasonseg", str(tmp_path), "train")
     assert isinstance(dataset, Drawable)
     assert len(dataset.draw(1, np.random.default_rng(0))) == 1
     assert (dataset.name, dataset.split, len(dataset.photos)) == ("reasonseg", "train", 2)

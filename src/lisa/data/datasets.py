@@ -215,7 +215,7 @@ DATASETS: Mapping[str, DatasetKind] = {
 
 
 def open_dataset(
-    name: str, root: Path, split: str | None = None, skip_bad: bool = False
+    name: str, root: str | Path, split: str | None = None, skip_bad: bool = False
 ) -> Sequence[Example]:
     """The examples of a data set.
 
@@ -231,5 +231,5 @@ def open_dataset(
     """
     if name not in DATASETS:
         raise DataError(f"unknown data set '{name}'; expected one of {', '.join(DATASETS)}")
-    dataset = DATASETS[name].open(root, split, skip_bad=skip_bad)
+    dataset = DATASETS[name].open(Path(root), split, skip_bad=skip_bad)
     return WithoutBad(dataset) if skip_bad and isinstance(dataset, PictureSet) else dataset
