@@ -27,6 +27,7 @@ from tuning import few, losses, write_full_size, write_samples
 SECONDS = 600  # after which a run counts as hanging, on a slow machine
 KINDS = {
     "one-gpu": DistributedType.NO,
+    "ddp": DistributedType.MULTI_GPU,
     "fsdp2": DistributedType.FSDP,
     "zero2": DistributedType.DEEPSPEED,
     "zero3": DistributedType.DEEPSPEED,
@@ -58,7 +59,7 @@ def test_fsdp_is_the_second_one_and_writes_whole_checkpoints() -> None:
 
 
 def test_an_unknown_configuration_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(LisaError, match="'zero9'; expected one of fsdp2, one-gpu, zero2, zero3"):
+    with pytest.raises(LisaError, match="'zero9'; expected one of ddp, fsdp2, one-gpu, zero2, zero3"):
         config_path("zero9")
 
 
