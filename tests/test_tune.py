@@ -156,7 +156,9 @@ def test_checkpoints_of_processes_that_share_are_told_apart(
     run(range(12), tmp_path, replace(PRESET, save_every=2))
     (tmp_path / "checkpoint-6" / "trainer_state.json").unlink()
     (tmp_path / "checkpoint-4" / "optimizer.bin").touch()
-    with pytest.raises(LisaError, match=r"checkpoint-4' was written with FSDP, this run is without"):
+    with pytest.raises(
+        LisaError, match=r"checkpoint-4' was written with FSDP, this run is without"
+    ):
         run(range(12), tmp_path)
 
 

@@ -47,11 +47,6 @@ def is_sharded() -> bool:
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
-def is_deepspeed() -> bool:
-    """Whether the processes were started for DeepSpeed."""
-    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
-
-
 def shard_on_cpu(accelerator: Any) -> bool:
     """Let processes on CPUs share a model out, too; whether they do.
 

@@ -30,7 +30,7 @@ from lisa.data.mixture import Mixture
 from lisa.errors import LisaError, QuestionError
 from lisa.example import Example
 from lisa.model.interfaces import Batch
-from lisa.training.launch import is_deepspeed, is_sharded, number_of_processes, shard_on_cpu
+from lisa.training.launch import is_sharded, number_of_processes, shard_on_cpu
 from lisa.training.loop import StageTrainer, Task, last_checkpoint, steps_of
 from lisa.training.optim import make_optimizer, warmup_decay
 from lisa.training.presets import Preset
@@ -212,7 +212,7 @@ def arguments(preset: Preset, out: Path, device: torch.device, seed: int) -> Tra
         remove_unused_columns=False,
         dataloader_num_workers=1,
         ddp_find_unused_parameters=False,
-        use_cpu=device.type == "cpu" and not is_deepspeed(),  # it asks for no GPU by itself
+        use_cpu=device.type == "cpu",
         seed=seed,
         label_names=[],
     )
