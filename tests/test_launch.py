@@ -7,10 +7,11 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
-from accelerate.utils import DistributedType
+from accelerate.utils import DeepSpeedPlugin, DistributedType
 
 from lisa.errors import LisaError
 from lisa.training.finetune import CHECKPOINTS, train
@@ -27,6 +28,7 @@ from tuning import few, losses, write_full_size, write_samples
 SECONDS = 600  # after which a run counts as hanging, on a slow machine
 KINDS = {
     "one-gpu": DistributedType.NO,
+    "ddp": DistributedType.MULTI_GPU,
     "fsdp2": DistributedType.FSDP,
     "zero2": DistributedType.DEEPSPEED,
     "zero3": DistributedType.DEEPSPEED,
@@ -51,6 +53,38 @@ def test_zero_shares_out_what_its_number_says(name: str, stage: int) -> None:
     assert config.deepspeed_config["gradient_accumulation_steps"] == "auto"
 
 
+@pytest.mark.parametrize("name", ["zero2", "zero3"])
+def test_deepspeed_takes_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own reading of what `accelerate launch` would hand on; DeepSpeed is no dependency."""
+    deepspeed = pytest.importorskip("deepspeed")
+    plugin = DeepSpeedPlugin(**read_plugin(name))
+    fields = plugin.deepspeed_config | {
+        "train_micro_batch_size_per_gpu": 2,
+        "gradient_accumulation_steps": 10,
+        "gradient_clipping": 1.0,
+        "bf16": {"enabled": True},
+    }
+    fields.pop("train_batch_size")
+    config = deepspeed.runtime.config.DeepSpeedConfig(without_auto(fields))
+    assert config.zero_optimization_stage == int(name[-1])
+    assert config.train_batch_size == 20
+
+
+def read_plugin(name: str) -> dict[str, Any]:
+    """The fields that `accelerate` has for its plugin."""
+    fields = load_config_from_file(str(config_path(name))).deepspeed_config
+    return {key: None if value == "auto" else value for key, value in fields.items()}
+
+
+def without_auto(fields: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without what the loop fills in."""
+    return {
+        key: without_auto(value) if isinstance(value, dict) else value
+        for key, value in fields.items()
+        if value != "auto"
+    }
+
+
 def test_fsdp_is_the_second_one_and_writes_whole_checkpoints() -> None:
     config = load_config_from_file(str(config_path("fsdp2")))
     assert config.fsdp_config["fsdp_version"] == 2
@@ -58,7 +92,9 @@ def test_fsdp_is_the_second_one_and_writes_whole_checkpoints() -> None:
 
 
 def test_an_unknown_configuration_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(LisaError, match="'zero9'; expected one of fsdp2, one-gpu, zero2, zero3"):
+    with pytest.raises(
+        LisaError, match="'zero9'; expected one of ddp, fsdp2, one-gpu, zero2, zero3"
+    ):
         config_path("zero9")
 
 

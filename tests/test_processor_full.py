@@ -22,7 +22,11 @@ from lisa.model.interfaces import (
     Generated,
     Output,
 )
-from lisa.model.processor_full import FullSizeProcessor, usual_image_processor
+from lisa.model.processor_full import (
+    FullSizeProcessor,
+    usual_image_processor,
+    written_answer,
+)
 from lisa.model.voice import LegacyVoice
 from lively_model import picture
 from llama_tokenizer import llama_tokenizer
@@ -124,6 +128,37 @@ def test_a_target_needs_a_mask() -> None:
 
 
 LONG = "the umbrella in this image " * 60
+
+
+@pytest.mark.parametrize(
+    ("answer", "count", "written", "targets"),
+    [
+        ("Sure, it is [SEG].", 1, "Sure, it is [SEG].", 1),
+        ("It is [SEG]. the left cat", 1, "It is [SEG]. the left cat", 1),
+        ("the cat", 1, "the cat [SEG]", 1),
+        ("the cat [SEG] and a cat [SEG].", 2, "the cat [SEG] and a cat [SEG].", 2),
+        ("It is [SEG].", 2, "It is [SEG].", 1),  # both in one
+        ("a [SEG] b [SEG] c [SEG]", 2, "a b c [SEG]", 1),  # does not fit: one for all
+        ("It is [SEG].", 0, "It is .", 0),
+    ],
+)
+def test_an_answer_keeps_its_own_seg(answer: str, count: int, written: str, targets: int) -> None:
+    """As the paper's answers have it, in the middle of a sentence."""
+    masks = np.zeros((count, WIDE.height, WIDE.width), bool)
+    for number in range(count):
+        masks[number, number] = True
+    asked = Example(WIDE, "What is the cat?", answer, masks, phrase="cat")
+    assert written_answer(asked) == written
+    batch = tiny_processor("llava", "sam").encode([asked])
+    (found,) = batch.full_masks
+    assert len(found) == targets
+    assert int((batch.input_ids == tiny_processor("llava", "sam").config.seg_token_id).sum()) == (
+        targets
+    )
+    if targets == count:
+        assert np.array_equal(found.numpy(), masks)
+    elif targets:
+        assert np.array_equal(found.numpy(), masks.any(0)[None])
 
 
 def test_what_is_cut_off_must_not_hold_the_answer() -> None:

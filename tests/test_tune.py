@@ -150,6 +150,18 @@ def test_no_memory_is_told_from_other_errors(error: BaseException, expected: boo
     assert is_out_of_memory(error) == expected
 
 
+def test_checkpoints_of_processes_that_share_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(range(12), tmp_path, replace(PRESET, save_every=2))
+    (tmp_path / "checkpoint-6" / "trainer_state.json").unlink()
+    (tmp_path / "checkpoint-4" / "optimizer.bin").touch()
+    with pytest.raises(
+        LisaError, match=r"checkpoint-4' was written with FSDP, this run is without"
+    ):
+        run(range(12), tmp_path)
+
+
 def test_pictures_are_shared_out_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune, "number_of_processes", lambda: 2)
     made = arguments(replace(PRESET, pictures=12, micro=3), tmp_path, CPU, 0)

@@ -89,6 +89,25 @@ def test_control_tokens_in_an_answer_are_text(voice: Voice, marker: str) -> None
     assert ids.count(seg_of(voice)) == 1
 
 
+@pytest.mark.parametrize("name", ["llava_v1", "llava_llama_2"])
+def test_further_turns_of_a_conversation_are_supervised_too(name: str) -> None:
+    voice = VOICES[name]()
+    further = [("What is left? [SEG] </s>", "the right cat"), ("the cat ?", "It is a cat")]
+    row = voice.row("What is the cat?", "It is the left cat", further)
+    supervised = [token for token, label in zip(row.ids, row.labels, strict=True) if label >= 0]
+    answers = ["It is the left cat", "the right cat", "It is a cat"]
+    assert supervised == [token for answer in answers for token in voice.answer_ids(answer)]
+    assert row.ids.count(voice.end_token_id) == 3 and seg_of(voice) not in row.ids
+    assert row.ids.count(IMAGE_TOKEN_ID) == 1
+
+
+@pytest.mark.parametrize("name", ["template", "plain"])
+def test_a_chat_has_the_first_turn_alone(name: str) -> None:
+    voice = VOICES[name]()
+    first = voice.row("What is the cat?", "It is left")
+    assert voice.row("What is the cat?", "It is left", [("the cat ?", "left")]) == first
+
+
 @pytest.mark.parametrize("name", ["llava_v1", "template"])
 def test_official_questions_may_hold_seg(name: str) -> None:
     voice = VOICES[name](compat="official")

@@ -111,7 +111,7 @@ def train(
             callback=_print_config_path,
             is_eager=True,
             help="Print where a configuration for [b]accelerate launch[/b] is: [b]one-gpu[/b], "
-            "[b]fsdp2[/b], [b]zero2[/b] or [b]zero3[/b].",
+            "[b]ddp[/b], [b]fsdp2[/b], [b]zero2[/b] or [b]zero3[/b].",
             show_default=False,
         ),
     ] = None,

@@ -258,13 +258,13 @@ def train(settings: Settings, out: Path) -> Path:
         device=device,
         seed=settings.seed,
     )
-    scale = scale_of(task)
+    scale, trained = scale_of(task), task.trained_names()
     del task, model
     gc.collect()
     if is_first_process():
         config = processor.config
         config.trained_on = list(dict.fromkeys([*config.trained_on, *seen(shares)]))
-        export(settings, processor, scale, out)
+        export(settings, processor, scale, trained, out)
         after = answers_of_tuned(settings, preset, examples, out)
         page = tune_page(config.trained_on, log, where, after, before)
         write_atomically(out / "report.html", page.encode())
@@ -298,11 +298,12 @@ def scale_of(task: nn.Module) -> float:
     return next((float(layer.scaling["default"]) for layer in layers), 1.0)
 
 
-def export(settings: Settings, processor: Any, scale: float, out: Path) -> None:
-    """Write ``out/model`` from the last checkpoint."""
+def export(settings: Settings, processor: Any, scale: float, trained: set[str], out: Path) -> None:
+    """Write ``out/model`` from the last checkpoint, which may hold more than was trained (ZeRO)."""
     last = last_checkpoint(out / CHECKPOINTS)
     assert last is not None
-    learnt = sort_learnt(read_file(last / "model.safetensors"), scale)
+    state = read_file(last / "model.safetensors")
+    learnt = sort_learnt({name: state[name] for name in sorted(trained)}, scale)
     write_merged(model_directory(settings.model), learnt, processor, out / "model")
 
 

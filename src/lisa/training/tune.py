@@ -30,11 +30,12 @@ from lisa.data.mixture import Mixture
 from lisa.errors import LisaError, QuestionError
 from lisa.example import Example
 from lisa.model.interfaces import Batch
-from lisa.training.launch import number_of_processes, shard_on_cpu
+from lisa.training.launch import is_sharded, number_of_processes, shard_on_cpu
 from lisa.training.loop import StageTrainer, Task, last_checkpoint, steps_of
 from lisa.training.optim import make_optimizer, warmup_decay
 from lisa.training.presets import Preset
 
+SHARED_FILE = "optimizer.bin"  # of checkpoints whose model was shared out
 Encode = Callable[[Sequence[Example]], Batch]
 
 
@@ -124,6 +125,9 @@ def fine_tune(
     if stopped and steps_of(stopped) >= preset.recipe.steps:  # Trainer would take one step more
         return TrainerState.load_from_json(str(stopped / "trainer_state.json")).log_history
 
+    if stopped:
+        check_shared_alike(stopped)
+
     def collate(draws: list[list[Example]]) -> dict[str, Any]:
         return {"batch": encode_what_fits([one for draw in draws for one in draw], encode)}
 
@@ -140,6 +144,19 @@ def fine_tune(
     with advice_on_memory(preset):
         trainer.train(resume_from_checkpoint=str(stopped) if stopped else None)
     return list(trainer.state.log_history)
+
+
+def check_shared_alike(checkpoint: Path) -> None:
+    """Processes that share the model out cannot go on where others were, nor the reverse.
+
+    Raises:
+        LisaError: they would have to.
+    """
+    if (checkpoint / SHARED_FILE).is_file() != is_sharded():
+        before, now = ("with", "without") if not is_sharded() else ("without", "with")
+        raise LisaError(
+            f"'{checkpoint}' was written {before} FSDP, this run is {now}; expected the same"
+        )
 
 
 def encode_what_fits(examples: Sequence[Example], encode: Encode) -> Batch:
