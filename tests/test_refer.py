@@ -10,15 +10,12 @@ import numpy as np
 import pytest
 
 from lisa.data.prompts import PAPER_ANSWERS, PAPER_PHRASE_QUESTIONS
-from lisa.data.refer import CLEF_PHOTOS, COCO_PHOTOS, Refer, Referring
+from lisa.data.refer import COCO_PHOTOS, GREFCOCO, REFCLEF, REFCOCO, Refer, Referring
 from lisa.errors import DataError, ImageError
 from lisa.example import MASK_PLACE
 from lisa.formats import run_lengths
 from picture_files import HEIGHT, WIDTH, polygon, square, write_json, write_picture
 
-REFCOCO = Referring("refcoco", "refcoco", "unc")
-GREFCOCO = Referring("grefcoco", "grefcoco", "unc", stem="grefs")
-REFCLEF = Referring("refclef", "refclef", "unc", CLEF_PHOTOS)
 Change = Callable[[list[Any], dict[str, Any]], Any]
 
 

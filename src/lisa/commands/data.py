@@ -5,25 +5,136 @@ for, so that `--help` is fast.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lisa.commands.annotate import annotate
-from lisa.commands.options import FormatOption, ImagesOption, SkipBadOption, print_table
+from lisa.commands.options import (
+    FormatOption,
+    ImagesOption,
+    SkipBadOption,
+    print_table,
+    require_folder,
+)
 
 if TYPE_CHECKING:
+    from lisa.data.check import Report
     from lisa.data.importing import Imported
     from lisa.data.statistics import Spread, Statistics
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
-LISTED = 10  # skipped records that are printed one by one
+LISTED = 10  # lines of one kind that are printed one by one
+SHEET = 24  # examples on a contact sheet
 
 
 @data_app.callback()
 def data() -> None:
     """Data sets, and data of your own."""
+
+
+@data_app.command("check")
+def check(
+    root: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="A data set, or the folder that holds several in the paper's layout.",
+            show_default=False,
+        ),
+    ],
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png", help="Draw some of the examples here.", show_default=False
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Read at most N examples of a split, evenly spread; records are all read.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what lies in a folder of data, whether it is whole, and whether its splits are apart.
+
+    Recognises the data sets that `lisa eval` and `lisa train` read by their layout, counts their
+    pictures, masks and questions, and lists missing pictures, broken polygons, masks of another
+    size, and pictures that are trained on in one split and measured on in another.
+    Where anything is wrong, the exit code is 2.
+
+    \b
+    [b]Examples[/b]
+      lisa data check ReasonSeg --sheet sheet.png
+      lisa data check dataset --limit 1000 --json
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from lisa.data.check import check_data
+    from lisa.data.sheet import contact_sheet
+    from lisa.errors import DataError
+    from lisa.formats import image_bytes
+    from lisa.image import write_atomically
+
+    if sheet is not None:
+        require_folder(sheet)
+    console = Console(stderr=True)
+    report, examples = check_data(
+        root,
+        sheet=SHEET if sheet is not None else 0,
+        limit=limit,
+        follow=lambda numbers, label: track(
+            numbers, label, console=console, transient=True, disable=not console.is_terminal
+        ),
+    )
+    if sheet is not None:
+        write_atomically(sheet, image_bytes(contact_sheet(examples), "PNG"))
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), ensure_ascii=False, indent=2))
+    else:
+        print_report(report)
+    if report.wrong:
+        raise DataError(f"{report.wrong} things are wrong in '{root}'; expected none")
+
+
+def print_report(report: "Report") -> None:
+    """What a check found, for a person."""
+    rows = [
+        [
+            split.label,
+            str(split.pictures),
+            str(split.questions),
+            str(split.absent),
+            str(split.masks),
+            str(len(split.problems)),
+        ]
+        for split in report.splits
+    ]
+    print_table(["data set", "pictures", "questions", "absent", "masks", "problems"], rows)
+    for split in report.splits:
+        print_some(f"{split.label}: {len(split.problems)} problems", split.problems)
+    for leak in report.leaks:
+        heading = f"{leak.trained} and {leak.measured} have {len(leak.pairs)} pictures in common"
+        print_some(heading, [f"{one} = {other}" for one, other in leak.pairs])
+    if not report.wrong:
+        typer.echo("nothing is wrong")
+
+
+def print_some(heading: str, lines: Sequence[str]) -> None:
+    """A heading and the first lines; nothing, where there are none."""
+    if lines:
+        typer.echo(heading)
+        for line in lines[:LISTED]:
+            typer.echo(f"  {line}")
+        if len(lines) > LISTED:
+            typer.echo(f"  … and {len(lines) - LISTED} more; --json lists all")
 
 
 @data_app.command("import")
@@ -129,8 +240,7 @@ def stats(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Which data set it is, such as [b]refcoco[/b]. Without it: own data, or the "
-            "layout of ReasonSeg.",
+            help="Which data set it is, such as [b]refcoco[/b]; needed where DIR holds several.",
             show_default=False,
         ),
     ] = None,
@@ -149,21 +259,21 @@ def stats(
       lisa data stats data --dataset refcoco --split testA
     """
     from lisa.data.datasets import DATASETS, open_dataset
-    from lisa.data.own import is_own
     from lisa.data.statistics import count
+    from lisa.errors import DataError
 
-    name = dataset or ("own" if is_own(folder) else "reasonseg")
-    known = DATASETS[name].splits if name in DATASETS else ()
-    parts = [
-        part for part in known if (folder / part).is_dir() or (folder / f"{part}.jsonl").is_file()
-    ]
-    wanted: list[str | None] = [*parts] if parts and split is None else [split]
-    found = {part or name: count(open_dataset(name, folder, part)) for part in wanted}
+    names = [dataset] if dataset else [name for name in DATASETS if DATASETS[name].find(folder)]
+    if len(names) != 1:
+        found = ", ".join(names) or "no known data set"
+        raise DataError(f"'{folder}' holds {found}; expected --dataset to name one")
+    (name,) = names
+    splits = DATASETS[name].find(folder) if split is None and name in DATASETS else [split]
+    counted = {part or name: count(open_dataset(name, folder, part)) for part in splits or [None]}
     if as_json:
-        content = {part: one.to_dict() for part, one in found.items()}
+        content = {part: one.to_dict() for part, one in counted.items()}
         typer.echo(json.dumps(content, ensure_ascii=False, indent=2))
         return
-    print_table(["", *found], rows_of(list(found.values())))
+    print_table(["", *counted], rows_of(list(counted.values())))
 
 
 def rows_of(counted: "list[Statistics]") -> list[list[str]]:

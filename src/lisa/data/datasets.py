@@ -10,7 +10,7 @@ the mixture's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,13 +19,37 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from lisa.data.instances import paco_lvis, pascal_part
-from lisa.data.multi import LisaPlusInstances, Muse
-from lisa.data.own import OwnData
+from lisa.data.multi import (
+    MUSE_FOLDERS,
+    MUSE_SPLITS,
+    PLUS_FILES,
+    PLUS_FOLDERS,
+    LisaPlusInstances,
+    Muse,
+)
+from lisa.data.own import OwnData, own_splits
 from lisa.data.pictures import PictureSet, WithoutBad
-from lisa.data.reasonseg import ReasonSeg
-from lisa.data.refer import CLEF_PHOTOS, Refer, Referring
-from lisa.data.semantic import ade20k, coco_stuff, mapillary
-from lisa.data.vqa import LlavaInstruct
+from lisa.data.reasonseg import ReasonSeg, reasonseg_splits
+from lisa.data.refer import (
+    GREFCOCO,
+    REFCLEF,
+    REFCOCO,
+    REFCOCO_PLUS,
+    REFCOCOG_GOOGLE,
+    REFCOCOG_UMD,
+    Refer,
+    Referring,
+    refer_splits,
+)
+from lisa.data.semantic import (
+    ADE_FOLDERS,
+    COCO_FOLDERS,
+    MAPILLARY_FOLDERS,
+    ade20k,
+    coco_stuff,
+    mapillary,
+)
+from lisa.data.vqa import LLAVA_FILE, LlavaInstruct
 from lisa.errors import DataError
 from lisa.example import Example
 
@@ -59,7 +83,7 @@ class Opens(Protocol):
     """Opens a data set; ``skip_bad`` leaves out records that break its format."""
 
     def __call__(
-        self, root: Path, split: str | None, skip_bad: bool = False
+        self, root: Path, split: str | None, *, skip_bad: bool = False
     ) -> Sequence[Example]: ...
 
 
@@ -72,12 +96,15 @@ class DatasetKind:
         splits: what the split may be; () where there are none.
         family: "semantic", "refer", "vqa", "reason" or "own".
         summary: one line for help and documents.
+        find: the splits that a folder has by its layout, [None] for a data set without splits, and
+            [] where it does not hold this data set. It reads as little as it can.
     """
 
     open: Opens
     splits: tuple[str, ...]
     family: str
     summary: str
+    find: Callable[[Path], Sequence[str | None]]
 
 
 TRAIN_VAL = ("train", "val")
@@ -85,55 +112,105 @@ TRAIN_VAL_TEST = (*TRAIN_VAL, "test")
 TEST_A_B = (*TRAIN_VAL, "testA", "testB")
 
 
-def referring(*arguments: str, splits: tuple[str, ...], summary: str, **more: str) -> DatasetKind:
-    """A data set of referring expressions; ``arguments`` are those of ``Referring``."""
-    return DatasetKind(partial(Refer, Referring(*arguments, **more)), splits, "refer", summary)
+def referring(kind: Referring, splits: tuple[str, ...], summary: str) -> DatasetKind:
+    """A data set of referring expressions."""
+    return DatasetKind(
+        partial(Refer, kind), splits, "refer", summary, partial(refer_splits, kind=kind)
+    )
+
+
+def where(marks: Mapping[str | None, Sequence[str]]) -> Callable[[Path], Sequence[str | None]]:
+    """Finds the splits of which one of the marks, files or folders, is there."""
+    return lambda root: [
+        split for split, paths in marks.items() if any((root / path).exists() for path in paths)
+    ]
+
+
+def marked(parts: Mapping[str, str], *places: str) -> Callable[[Path], Sequence[str | None]]:
+    """The same, where a mark has the official name of its split in place of ``{}``."""
+    return where({split: [p.format(part) for p in places] for split, part in parts.items()})
+
+
+def named(splits: Sequence[str], *places: str) -> Callable[[Path], Sequence[str | None]]:
+    """The same, where the official name is ours."""
+    return marked({split: split for split in splits}, *places)
 
 
 DATASETS: Mapping[str, DatasetKind] = {
     "reasonseg": DatasetKind(
-        ReasonSeg, TRAIN_VAL_TEST, "reason", "implicit questions, with explanations"
+        ReasonSeg,
+        TRAIN_VAL_TEST,
+        "reason",
+        "implicit questions, with explanations",
+        reasonseg_splits,
     ),
-    "refcoco": referring(
-        *("refcoco", "refcoco", "unc"), splits=TEST_A_B, summary="one thing among others like it"
-    ),
-    "refcoco+": referring(
-        *("refcoco+", "refcoco+", "unc"), splits=TEST_A_B, summary="the same without places"
-    ),
-    "refcocog-umd": referring(
-        *("refcocog-umd", "refcocog", "umd"),
-        splits=TRAIN_VAL_TEST,
-        summary="longer expressions; no picture in two splits",
-    ),
+    "refcoco": referring(REFCOCO, TEST_A_B, "one thing among others like it"),
+    "refcoco+": referring(REFCOCO_PLUS, TEST_A_B, "the same without places"),
+    "refcocog-umd": referring(REFCOCOG_UMD, TRAIN_VAL_TEST, "longer expressions"),
     "refcocog-google": referring(
-        *("refcocog-google", "refcocog", "google"),
-        splits=TRAIN_VAL,
-        summary="longer expressions; the same pictures in both splits",
+        REFCOCOG_GOOGLE, TRAIN_VAL, "the same with pictures of both splits in common"
     ),
-    "refclef": referring(
-        *("refclef", "refclef", "unc", CLEF_PHOTOS),
-        splits=(*TEST_A_B, "testC"),
-        summary="things and stuff in holiday photos",
+    "refclef": referring(REFCLEF, (*TEST_A_B, "testC"), "things and stuff in holiday photos"),
+    "grefcoco": referring(GREFCOCO, TEST_A_B, "several things, or none"),
+    "ade20k": DatasetKind(
+        ade20k,
+        TRAIN_VAL,
+        "semantic",
+        "150 classes, every pixel",
+        marked(ADE_FOLDERS, "ade20k/annotations/{}", "annotations/{}"),
     ),
-    "grefcoco": referring(
-        *("grefcoco", "grefcoco", "unc"),
-        stem="grefs",
-        splits=TEST_A_B,
-        summary="several things, or none",
+    "coco-stuff": DatasetKind(
+        coco_stuff,
+        TRAIN_VAL,
+        "semantic",
+        "things and stuff, every pixel",
+        marked(COCO_FOLDERS, "cocostuff/{}"),
     ),
-    "ade20k": DatasetKind(ade20k, TRAIN_VAL, "semantic", "150 classes, every pixel"),
-    "coco-stuff": DatasetKind(coco_stuff, TRAIN_VAL, "semantic", "things and stuff, every pixel"),
-    "mapillary": DatasetKind(mapillary, TRAIN_VAL, "semantic", "streets, every pixel"),
-    "paco-lvis": DatasetKind(paco_lvis, TRAIN_VAL_TEST, "semantic", "things and their parts"),
-    "pascal-part": DatasetKind(pascal_part, TRAIN_VAL, "semantic", "parts of VOC's things"),
-    "llava-instruct": DatasetKind(LlavaInstruct, (), "vqa", "conversations, without masks"),
+    "mapillary": DatasetKind(
+        mapillary,
+        TRAIN_VAL,
+        "semantic",
+        "streets, every pixel",
+        marked(MAPILLARY_FOLDERS, "mapillary/{}/v2.0/labels", "{}/v2.0/labels"),
+    ),
+    "paco-lvis": DatasetKind(
+        paco_lvis,
+        TRAIN_VAL_TEST,
+        "semantic",
+        "things and their parts",
+        named(TRAIN_VAL_TEST, "vlpart/paco/annotations/paco_lvis_v1_{}.json"),
+    ),
+    "pascal-part": DatasetKind(
+        pascal_part,
+        TRAIN_VAL,
+        "semantic",
+        "parts of VOC's things",
+        named(TRAIN_VAL, "vlpart/pascal_part/{}.json", "pascal_part/{}.json"),
+    ),
+    "llava-instruct": DatasetKind(
+        LlavaInstruct,
+        (),
+        "vqa",
+        "conversations, without masks",
+        where({None: [f"{folder}/{LLAVA_FILE}" for folder in ("llava_dataset", ".")]}),
+    ),
     "muse": DatasetKind(
-        Muse, (*TRAIN_VAL, "test_less", "test_many"), "reason", "answers with several masks"
+        Muse,
+        MUSE_SPLITS,
+        "reason",
+        "answers with several masks",
+        named(MUSE_SPLITS, *(f"{folder}/MUSE_{{}}.json" for folder in MUSE_FOLDERS)),
     ),
     "lisa++": DatasetKind(
-        LisaPlusInstances, (), "reason", "instances of COCO, asked for implicitly"
+        LisaPlusInstances,
+        (),
+        "reason",
+        "instances of COCO, asked for implicitly",
+        where({None: [f"{folder}/{file}" for folder in PLUS_FOLDERS for file in PLUS_FILES]}),
     ),
-    "own": DatasetKind(OwnData, TRAIN_VAL_TEST, "own", "a folder that `lisa data import` wrote"),
+    "own": DatasetKind(
+        OwnData, TRAIN_VAL_TEST, "own", "a folder that `lisa data import` wrote", own_splits
+    ),
 }
 
 

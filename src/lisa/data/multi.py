@@ -28,6 +28,9 @@ from lisa.errors import DataError
 from lisa.example import MASK_PLACE, Example, check_question
 
 MUSE_PLACE = "{seg}"  # a mask's place in an answer of MUSE
+MUSE_SPLITS = ("train", "val", "test_less", "test_many")
+MUSE_FOLDERS = ("muse", "multi_reason_seg/MultiReasonSeg", ".")
+PLUS_FOLDERS = ("lisa_plus", "reason_seg_plus", ".")
 PLUS_FILES = ("data.json", "LISA_Plus_Instance_Seg.json")
 
 
@@ -119,9 +122,7 @@ class Muse(MultiTarget):
     name = "muse"
 
     def __init__(self, root: Path, split: str | None, skip_bad: bool = False) -> None:
-        path = _first_file(
-            root, ("muse", "multi_reason_seg/MultiReasonSeg", "."), (f"MUSE_{split}.json",)
-        )
+        path = _first_file(root, MUSE_FOLDERS, (f"MUSE_{split}.json",))
         bad = BadRecords(skip_bad)
         exchanges: list[Exchange] = []
         for number, record in enumerate(read_list(path)):
@@ -148,7 +149,7 @@ class LisaPlusInstances(MultiTarget):
     def __init__(self, root: Path, split: str | None = None, skip_bad: bool = False) -> None:
         if split is not None:
             raise DataError(f"'{self.name}' has no splits; got '{split}'")
-        path = _first_file(root, ("lisa_plus", "reason_seg_plus", "."), PLUS_FILES)
+        path = _first_file(root, PLUS_FOLDERS, PLUS_FILES)
         photos = folder_of(root, "coco/train2017", what="pictures of COCO")
         instances = root / "coco" / "annotations" / "instances_train2017.json"
         targets = _read_instances(instances)

@@ -177,11 +177,6 @@ def written_example(
 # ------------------------------------------------------------------ reading the folder
 
 
-def is_own(root: Path) -> bool:
-    """Whether a folder is one of own data."""
-    return (root / SETTINGS).is_file()
-
-
 def read_settings(root: Path) -> dict[str, Any]:
     """What ``lisa.json`` holds, checked."""
     path = root / SETTINGS
@@ -195,6 +190,11 @@ def read_settings(root: Path) -> dict[str, Any]:
     field(settings, "names", list, where)
     field(settings, "splits", dict, where)
     return dict(settings)
+
+
+def own_splits(root: Path) -> list[str]:
+    """The splits of an own-data folder; [] where ``root`` is none."""
+    return wanted_splits(root, read_settings(root), None) if (root / SETTINGS).is_file() else []
 
 
 def wanted_splits(root: Path, settings: dict[str, Any], split: str | None) -> list[str]:

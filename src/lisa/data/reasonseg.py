@@ -168,6 +168,31 @@ class ReasonSeg(PictureSet):
         )
 
 
+def reasonseg_splits(root: Path) -> list[str | None]:
+    """The folders of samples under ``root``; [None] where it is one itself."""
+    if _holds_samples(root):
+        return [None]
+    for folder in _homes(root):
+        found = [path.name for path in sorted(folder.glob("*")) if _holds_samples(path)]
+        if found:
+            return list(found)
+    return []
+
+
+def _homes(root: Path) -> list[Path]:
+    """Where the folders of the splits may be."""
+    return [root, root / "ReasonSeg", root / "reason_seg" / "ReasonSeg"]
+
+
+def _holds_samples(folder: Path) -> bool:
+    """Whether a photo has an annotation with questions beside it."""
+    for photo in folder.glob("*.jpg"):
+        path = photo.with_suffix(".json")
+        if path.is_file():
+            return b'"text"' in path.read_bytes()
+    return False
+
+
 def rasterise(shapes: Sequence[Shape], height: int, width: int) -> np.ndarray:
     """Paints shapes into a label map uint8 [height, width]: 0, TARGET or IGNORE.
 
@@ -200,9 +225,8 @@ def _find_folders(root: Path, split: str | None) -> list[Path]:
     """The folder of a split, or those of several."""
     if split is None:
         return [root]
-    below = [root, root / "ReasonSeg", root / "reason_seg" / "ReasonSeg"]
     for parts in ([split], split.split("_")):
-        for folder in below:
+        for folder in _homes(root):
             if all((folder / part).is_dir() for part in parts):
                 return [folder / part for part in parts]
     return [root / split]

@@ -22,7 +22,7 @@ from lisa.data.coco_masks import check_segmentation, decode_segmentation
 from lisa.data.pickles import read_pickle
 from lisa.data.pictures import PictureSet, check_exists, check_size, drawn, folder_of
 from lisa.data.prompts import absent_answer, paper_answer, paper_question
-from lisa.data.records import BadRecords, field, read_json, read_list
+from lisa.data.records import BadRecords, field, read_json
 from lisa.errors import DataError
 from lisa.example import Example, check_question
 
@@ -48,6 +48,14 @@ class Referring:
     splitter: str
     photos: str = COCO_PHOTOS
     stem: str = "refs"
+
+
+REFCOCO = Referring("refcoco", "refcoco", "unc")
+REFCOCO_PLUS = Referring("refcoco+", "refcoco+", "unc")
+REFCOCOG_UMD = Referring("refcocog-umd", "refcocog", "umd")
+REFCOCOG_GOOGLE = Referring("refcocog-google", "refcocog", "google")
+REFCLEF = Referring("refclef", "refclef", "unc", CLEF_PHOTOS)
+GREFCOCO = Referring("grefcoco", "grefcoco", "unc", stem="grefs")
 
 
 @dataclass(frozen=True)
@@ -154,10 +162,9 @@ class Refer(PictureSet):
         self.photos = [self._images[image].path for image in by_image]
 
     def _read_sentences(self) -> list[Sentence]:
-        content = read_pickle(self.refs) if self.refs.suffix == ".p" else read_list(self.refs)
         sentences: list[Sentence] = []
         splits = set()
-        for number, ref in enumerate(content if isinstance(content, list) else [content]):
+        for number, ref in enumerate(_read_refs(self.refs)):
             with self._bad.of(f"expression {number} of '{self.refs}'"):
                 splits.add(field(ref, "split", str))
                 if ref["split"] == self.split:
@@ -203,12 +210,40 @@ class Refer(PictureSet):
         return not missing
 
 
+def refer_splits(root: Path, kind: Referring) -> list[str]:
+    """The splits that the expressions of a data set are of; [] where it is not under ``root``.
+
+    A file that cannot be read is taken for training, so that opening it says why.
+    """
+    for folder in (root / kind.folder, root / "refer_seg" / kind.folder):
+        path = next(filter(Path.is_file, _refs_files(folder, kind)), None)
+        if path is not None:
+            try:
+                found = {ref.get("split") for ref in _read_refs(path) if isinstance(ref, dict)}
+            except DataError:
+                return ["train"]
+            return sorted(split for split in found if isinstance(split, str))
+    return []
+
+
+def _read_refs(path: Path) -> list[Any]:
+    content = read_pickle(path) if path.suffix == ".p" else read_json(path)
+    if not isinstance(content, list):
+        raise DataError(f"'{path}' holds a {type(content).__name__}; expected a list")
+    return content
+
+
+def _refs_files(folder: Path, kind: Referring) -> list[Path]:
+    return [folder / f"{kind.stem}({kind.splitter}){ending}" for ending in (".p", ".json")]
+
+
 def _refs_file(folder: Path, kind: Referring) -> Path:
-    stem = f"{kind.stem}({kind.splitter})"
-    for path in (folder / f"{stem}.p", folder / f"{stem}.json"):
+    paths = _refs_files(folder, kind)
+    for path in paths:
         if path.is_file():
             return path
-    raise DataError(f"no expressions in '{folder}'; expected '{stem}.p' or '{stem}.json'")
+    expected = " or ".join(f"'{path.name}'" for path in paths)
+    raise DataError(f"no expressions in '{folder}'; expected {expected}")
 
 
 def _parse_ref(ref: dict[str, Any]) -> list[Sentence]:

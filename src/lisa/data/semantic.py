@@ -25,6 +25,9 @@ from lisa.data.records import BadRecords, field, read_json
 from lisa.errors import DataError
 from lisa.example import Example
 
+ADE_FOLDERS = {"train": "training", "val": "validation"}
+COCO_FOLDERS = {"train": "train2017", "val": "val2017"}
+MAPILLARY_FOLDERS = ADE_FOLDERS
 UNKNOWN = 255  # of a label map: no class, or none that can be asked for
 
 
@@ -153,7 +156,7 @@ def read_label_map(path: Path) -> np.ndarray:
 def ade20k(root: Path, split: str | None, skip_bad: bool = False) -> LabelMaps:
     """ADE20K, 150 classes. Value 0 is no class; the others are one too high."""
     folder = folder_of(root, "ade20k", ".", what="ADE20K")
-    part = _official(split, {"train": "training", "val": "validation"})
+    part = _official(split, ADE_FOLDERS)
     renumber = np.arange(256, dtype=np.uint8) - np.uint8(1)
     renumber[[0, 255]] = UNKNOWN
     pairs = _pairs(folder / "images" / part, ".jpg", folder / "annotations" / part, ".png")
@@ -162,7 +165,7 @@ def ade20k(root: Path, split: str | None, skip_bad: bool = False) -> LabelMaps:
 
 def coco_stuff(root: Path, split: str | None, skip_bad: bool = False) -> LabelMaps:
     """COCO-Stuff, 182 classes, without those whose name has a hyphen, as in the paper."""
-    part = _official(split, {"train": "train2017", "val": "val2017"})
+    part = _official(split, COCO_FOLDERS)
     labels = folder_of(root, f"cocostuff/{part}", what="label maps of COCO-Stuff")
     names = class_names("coco-stuff")
     renumber = np.arange(256, dtype=np.uint8)
@@ -176,7 +179,7 @@ def coco_stuff(root: Path, split: str | None, skip_bad: bool = False) -> LabelMa
 def mapillary(root: Path, split: str | None, skip_bad: bool = False) -> LabelMaps:
     """Mapillary Vistas 2.0; its names stand in its own ``config_v2.0.json``."""
     folder = folder_of(root, "mapillary", ".", what="Mapillary Vistas")
-    part = folder / _official(split, {"train": "training", "val": "validation"})
+    part = folder / _official(split, MAPILLARY_FOLDERS)
     config = folder / "config_v2.0.json"
     labels = field(read_json(config), "labels", list, f"'{config}'")
     names = [

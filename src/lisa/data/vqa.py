@@ -21,7 +21,7 @@ from lisa.errors import DataError
 from lisa.example import Example
 
 IMAGE_MARK = "<image>"  # where the file says that the picture comes
-FILE = "llava_instruct_150k.json"
+LLAVA_FILE = "llava_instruct_150k.json"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class LlavaInstruct(PictureSet):
         if split is not None:
             raise DataError(f"'{self.name}' has no splits; got '{split}'")
         self.split = None
-        path = folder_of(root, "llava_dataset", ".", what="LLaVA-Instruct") / FILE
+        path = folder_of(root, "llava_dataset", ".", what="LLaVA-Instruct") / LLAVA_FILE
         photos = folder_of(root, "coco/train2017", what="pictures of COCO")
         bad = BadRecords(skip_bad)
         self.conversations: list[Conversation] = []
