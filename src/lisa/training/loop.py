@@ -51,16 +51,16 @@ class Task(nn.Module):
         return super().train(False)
 
     def load_state_dict(
-        self, state: Mapping[str, Any], strict: bool = True, assign: bool = False
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
         """Load what is trained; all of it must be there."""
-        missing = self.trained_names() - state.keys()
-        unexpected = state.keys() - self.trained_names()
+        missing = self.trained_names() - state_dict.keys()
+        unexpected = state_dict.keys() - self.trained_names()
         if missing or unexpected:
             raise ModelError(
                 f"the checkpoint does not fit the task: '{sorted(missing | unexpected)[0]}' differs"
             )
-        super().load_state_dict(state, strict=False, assign=assign)
+        super().load_state_dict(state_dict, strict=False, assign=assign)
         return _IncompatibleKeys([], [])
 
     def trained_names(self) -> set[str]:
