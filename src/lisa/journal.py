@@ -44,8 +44,8 @@ class Journal:
         """
         if not resume:
             self.remove()
-        path = self.folder / HEADER
-        if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != self.header:
+        path, header = self.folder / HEADER, json.dumps(self.header)
+        if path.is_file() and path.read_text(encoding="utf-8") != header:
             raise LisaError(
                 f"'{self.folder}' is of another model, data set or setting; expected the same, "
                 "or no --resume"
@@ -54,7 +54,7 @@ class Journal:
             self.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot make '{self.folder}': {error.strerror}") from error
-        write_atomically(path, json.dumps(self.header).encode())
+        write_atomically(path, header.encode())
 
     def read(self) -> list[Record]:
         """The answers that were written; questions that raised are to be asked again."""

@@ -27,9 +27,12 @@ def score_table(columns: Mapping[str, SegmentationScores]) -> str:
         _line("ECE", [_figure(run.ECE) for run in runs]),
         _line("failures", [str(len(run.failures)) for run in runs]),
     ]
+    if tags:
+        lines += ["", "gIoU by group"]
     for tag in tags:
         groups = [run.by[tag] for run in runs if tag in run.by]
-        lines += ["", _line(tag, [f"n {group.n}" for group in groups]), *_rows(groups, OF_GROUPS)]
+        cells = [with_interval(group.gIoU, group.intervals["gIoU"]) for group in groups]
+        lines.append(_line(f"{tag} ({groups[0].n})", cells))
     return "\n".join(lines)
 
 
@@ -44,7 +47,6 @@ FIGURES = (
     "emission_rate",
     "naming_rate",
 )
-OF_GROUPS = ("gIoU", "gIoU_present", "cIoU")
 
 
 def figure(group: GroupScores, name: str) -> float | None:

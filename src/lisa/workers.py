@@ -9,9 +9,10 @@ are scored.
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -120,7 +121,8 @@ def _run_here(job: Job, processes: int) -> Sequence[Outcome]:
         initargs=(torch.get_num_threads(),),
     )
     try:
-        waiting = [pool.submit(work, job, rank, processes, rank) for rank in range(processes)]
+        with _idle_threads_sleep():
+            waiting = [pool.submit(work, job, rank, processes, rank) for rank in range(processes)]
         return [one.result() for one in waiting]
     except BrokenProcessPool as error:
         kept = " (--resume goes on with what was scored)" if job.journal is not None else ""
@@ -130,6 +132,19 @@ def _run_here(job: Job, processes: int) -> Sequence[Outcome]:
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _idle_threads_sleep() -> Iterator[None]:
+    """Processes started meanwhile leave the cores to each other while their threads wait."""
+    name = "OMP_WAIT_POLICY"
+    before = os.environ.get(name)
+    os.environ.setdefault(name, "PASSIVE")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
 
 
 def _run_launched(job: Job) -> Sequence[Outcome] | None:
