@@ -59,9 +59,9 @@ def groups_of(
 
     for place, value in enumerate(values):
         distances = np.bitwise_count(values[place + 1 :] ^ value)
-        for later in np.flatnonzero(distances <= near) + place + 1:
+        for later in (int(found) + place + 1 for found in np.flatnonzero(distances <= near)):
             if float(stamps[place].astype(np.float32) @ stamps[later]) >= SAME:
-                one, other = root(place), root(int(later))
+                one, other = root(place), root(later)
                 group[max(one, other)] = min(one, other)
     found: dict[int, list[int]] = {}
     for place in range(len(values)):
