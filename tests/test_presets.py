@@ -1,7 +1,6 @@
 """The presets: the paper's numbers, and that each can be run."""
 
 
-
 import pytest
 
 from lisa.data.datasets import DATASETS

@@ -98,7 +98,7 @@ SOURCES: dict[str, Source] = {
         outlined=True,
     ),
 }
-OUTLINES = resources.files("lisa.data") / "outlines"
+OUTLINES = resources.files("lisa.data") / "drawn"
 RARE = 2  # a name outlined on more photographs may well be on others, too
 BESIDE = {"stamps": "tuxpaint-stamps, GPL-2", "backgrounds": "wallpapers, see their packages"}
 CUT_UP = (  # sources whose things are whole enough to be cut out
