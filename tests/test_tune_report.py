@@ -1,54 +1,86 @@
-"""The page at the end of `lisa train`: answers, with and without those of the model before."""
+"""The page at the end of a run."""
 
 from dataclasses import replace
 
 import numpy as np
-import PIL.Image
 import pytest
 
 from lisa.example import Example
 from lisa.predict import Segmenter
-from lisa.training.tune_report import Answered, answer_some, draw_answers, iou, tune_page
+from lisa.result import Mask, Result
+from lisa.training.tune_report import (
+    QUESTIONS,
+    Answered,
+    answer_some,
+    draw_answers,
+    iou,
+    tune_page,
+)
+from lively_model import picture
+
+LOG = [
+    {"step": step, "loss": 4.0 / step, "loss_text": 3.0 / step, "learning_rate": 0.1}
+    for step in (1, 2, 3)
+]
 
 
-@pytest.fixture
-def answers(segmenter: Segmenter) -> list[Answered]:
-    mask = np.zeros((1, 20, 30), bool)
-    mask[:, 5:10, 5:10] = True
-    image = PIL.Image.new("RGB", (30, 20), "grey")
-    example = Example(image, "where?", masks=mask, name="a")
-    unknown = replace(example, masks=None)
-    return answer_some(segmenter, [example, unknown, example])
+def half(answer: str = "The cat.") -> Answered:
+    """A target on the left, an answer that covers everything."""
+    mask = np.zeros((40, 48), bool)
+    mask[:, :24] = True
+    example = Example(picture(), "Where is <the> cat?", None, mask[np.newaxis], phrase="cat")
+    found = Mask(np.ones((40, 48), bool), "cat", 0.9)
+    result = Result(example.image, example.question, answer, (found,), "", "tuned", {})
+    return Answered(example, result, iou(result.mask, example))
 
 
-def test_questions_without_known_masks_are_not_asked(answers: list[Answered]) -> None:
-    assert [each.example.question for each in answers] == ["where?"] * 2
+def test_an_iou_counts_what_may_be_counted() -> None:
+    answered = half()
+    assert answered.iou == 0.5
+    ignore = np.zeros((40, 48), bool)
+    ignore[:, 24:] = True
+    example = answered.example
+    known = Example(example.image, "Q?", None, example.masks, ignore=ignore)
+    assert iou(np.ones((40, 48), bool), known) == 1.0
+    absent = Example(example.image, "Q?", None, example.masks[:0])
+    assert iou(np.zeros((40, 48), bool), absent) == 1.0
+    assert iou(np.ones((40, 48), bool), absent) == 0.0
 
 
-def test_the_page_compares_before_and_after(answers: list[Answered]) -> None:
-    before = [replace(each, iou=0.25) for each in answers]
-    after = [replace(each, iou=0.75) for each in answers]
-    page = tune_page(["own:mine/train"], [], "own/val", after, before)
-    assert "before 0.250, after 0.750" in page and "own/val" in page
-    alone = tune_page(["own:mine/train"], [], "own/val", after)
-    assert "before" not in alone and "0.750" in alone
+def test_the_page_stands_alone_and_shows_curves_and_answers() -> None:
+    page = tune_page(["own:<mine>/train"], LOG, "own/val", [half()])
+    assert page.count("<svg") == 3 and "loss_text: 3 to 1" in page
+    assert "1 questions of own/val" in page and "Mean IoU 0.500;" in page
+    assert "own:&lt;mine&gt;/train" in page and "http" not in page.replace("http://www.w3.org", "")
+    assert 'src="data:image/png;base64,' in page
 
 
-def test_a_page_without_answers_is_a_page() -> None:
-    assert "Mean IoU unknown" in tune_page([], [], "own/val", [])
+def test_the_page_compares_before_and_after() -> None:
+    before, after = replace(half("The dog."), iou=0.25), half()
+    page = tune_page(["own:mine/train"], LOG, "own/val", [after], [before])
+    assert "Mean IoU before 0.250, after 0.500;" in page
+    assert "target, before, after" in page
 
 
-def test_the_sheet_has_a_column_for_each_model(answers: list[Answered]) -> None:
-    alone, both = draw_answers(answers), draw_answers(answers, answers)
+def test_the_sheet_has_a_column_for_each_model() -> None:
+    alone, both = draw_answers([half()] * 2), draw_answers([half()] * 2, [half()] * 2)
     assert alone.height == both.height and both.width * 2 == alone.width * 3
 
 
-def test_what_is_ignored_counts_for_nothing() -> None:
-    target = np.zeros((1, 4, 4), bool)
-    target[0, 0] = True
-    ignore = np.zeros((4, 4), bool)
-    ignore[0, :2] = True
-    image = PIL.Image.new("RGB", (4, 4))
-    example = Example(image, "where?", masks=target, ignore=ignore)
-    assert iou(target[0] & ~ignore, example) == 1.0
-    assert iou(np.zeros((4, 4), bool), replace(example, masks=target[:0])) == 1.0
+def test_a_page_without_answers_or_updates() -> None:
+    page = tune_page([], [], "nothing", [])
+    assert "<svg" not in page and "<img" not in page
+
+
+@pytest.mark.parametrize("count", [1, 3, 50])
+def test_questions_are_spread_over_the_data(segmenter: Segmenter, count: int) -> None:
+    masks = np.ones((1, 40, 48), bool)
+    examples = [Example(picture(), f"question {n}", None, masks) for n in range(count)]
+    asked = [int(each.example.question.split()[1]) for each in answer_some(segmenter, examples)]
+    assert len(asked) == min(QUESTIONS, count) == len(set(asked))
+    assert asked[0] == 0 and asked[-1] == count - 1
+
+
+def test_unknown_masks_are_not_asked_for(segmenter: Segmenter) -> None:
+    examples = [Example(picture(), "What is it?")]
+    assert answer_some(segmenter, examples) == []
