@@ -16,6 +16,8 @@ import pytest
 import torch
 
 import lisa
+from lisa.data.annotations.source import Source
+from lisa.data.importing import import_data
 from lisa.errors import DataError, LisaError, OutputError
 from lisa.example import Example
 from lisa.model.build import build
@@ -28,10 +30,12 @@ from lisa.training.finetune import (
     named_answer,
     open_shares,
     pointed,
+    seen,
     train,
     wanted,
 )
 from lively_model import picture
+from own_files import make_labelme
 from tuning import few, losses, write_full_size, write_samples
 
 SECONDS = 600  # after which a run counts as hanging, on a slow machine
@@ -242,3 +246,10 @@ def test_a_target_without_a_name_is_called_by_its_question() -> None:
     assert pointed(Example(picture(), "What is it?", "[SEG].", masks), random).phrase
     assert not pointed(Example(picture(), "What is it?", "No.", masks[:0]), random).phrase
     assert pointed(Example(picture(), "Q?", "[SEG].", masks, phrase="cat"), random).phrase == "cat"
+
+
+def test_own_data_are_remembered_by_their_name(tmp_path: Path) -> None:
+    import_data(Source(make_labelme(tmp_path / "source", 4)), tmp_path / "mine")
+    (tmp_path / "mine").rename(tmp_path / "elsewhere")
+    shares, asked = open_shares(tmp_path / "elsewhere", ["own"])
+    assert seen(asked, shares) == ["own:mine/train"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -173,10 +173,16 @@ def open_shares(data: Path, names: Sequence[str]) -> tuple[dict[str, Share], lis
     return {name: Share(opened[name], weights[name]) for name in opened}, asked
 
 
-def seen(asked: Sequence[Wanted], data: Path) -> list[str]:
-    """What the weights will have seen, as ``LisaConfig.trained_on`` has it."""
-    own = data.resolve().name
-    return [f"own:{own}/{one.split}" if one.name == "own" else one.shown for one in asked]
+def seen(asked: Sequence[Wanted], shares: Mapping[str, Share]) -> list[str]:
+    """What the weights will have seen, as ``LisaConfig.trained_on`` has it.
+
+    Own data go by the name that they have in their folder, wherever it lies.
+    """
+    names = [getattr(shares[one.shown].dataset, "name", one.name) for one in asked]
+    return [
+        f"{name}/{one.split}" if one.name == "own" else one.shown
+        for name, one in zip(names, asked, strict=True)
+    ]
 
 
 def vary_for(preset: Preset) -> Vary:
@@ -238,7 +244,7 @@ def train(settings: Settings, out: Path) -> Path:
     gc.collect()
     if is_first_process():
         config = processor.config
-        config.trained_on = list(dict.fromkeys([*config.trained_on, *seen(asked, settings.data)]))
+        config.trained_on = list(dict.fromkeys([*config.trained_on, *seen(asked, shares)]))
         export(settings, processor, scale, out)
         after = answers_of_tuned(settings, preset, examples, out)
         page = tune_page(config.trained_on, log, where, after, before)
