@@ -240,8 +240,7 @@ def stats(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Which data set it is, such as [b]refcoco[/b]. Without it: own data, or the "
-            "layout of ReasonSeg.",
+            help="Which data set it is, such as [b]refcoco[/b]; needed where DIR holds several.",
             show_default=False,
         ),
     ] = None,
@@ -260,21 +259,21 @@ def stats(
       lisa data stats data --dataset refcoco --split testA
     """
     from lisa.data.datasets import DATASETS, open_dataset
-    from lisa.data.own import is_own
     from lisa.data.statistics import count
+    from lisa.errors import DataError
 
-    name = dataset or ("own" if is_own(folder) else "reasonseg")
-    known = DATASETS[name].splits if name in DATASETS else ()
-    parts = [
-        part for part in known if (folder / part).is_dir() or (folder / f"{part}.jsonl").is_file()
-    ]
-    wanted: list[str | None] = [*parts] if parts and split is None else [split]
-    found = {part or name: count(open_dataset(name, folder, part)) for part in wanted}
+    names = [dataset] if dataset else [name for name in DATASETS if DATASETS[name].find(folder)]
+    if len(names) != 1:
+        found = ", ".join(names) or "no known data set"
+        raise DataError(f"'{folder}' holds {found}; expected --dataset to name one")
+    (name,) = names
+    splits = DATASETS[name].find(folder) if split is None and name in DATASETS else [split]
+    counted = {part or name: count(open_dataset(name, folder, part)) for part in splits or [None]}
     if as_json:
-        content = {part: one.to_dict() for part, one in found.items()}
+        content = {part: one.to_dict() for part, one in counted.items()}
         typer.echo(json.dumps(content, ensure_ascii=False, indent=2))
         return
-    print_table(["", *found], rows_of(list(found.values())))
+    print_table(["", *counted], rows_of(list(counted.values())))
 
 
 def rows_of(counted: "list[Statistics]") -> list[list[str]]:

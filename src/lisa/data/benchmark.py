@@ -30,7 +30,7 @@ from lisa.data.annotations.source import Source
 from lisa.data.coco_masks import decode_rle
 from lisa.data.importing import new_folder, take
 from lisa.data.ledger import append, records_of
-from lisa.data.likeness import fingerprint, groups_of
+from lisa.data.likeness import fingerprint, groups_of, stamp
 from lisa.data.marked import MarkedPicture, RunLengths, area_of, united
 from lisa.data.outlines import as_polygons, kept_by_polygons
 from lisa.data.reasonseg import ReasonSeg
@@ -249,8 +249,12 @@ class Benchmark:
     def divided(self, images: Sequence[str], shares: Mapping[str, float], seed: int) -> list[str]:
         """The split of each sample, by its picture."""
         names = sorted(set(images))
-        prints = [fingerprint(load_image(self.root / "images" / name)) for name in names]
-        groups = groups_of(prints)
+        prints, stamps = [], []
+        for name in names:
+            image = load_image(self.root / "images" / name)
+            prints.append(fingerprint(image))
+            stamps.append(stamp(image))
+        groups = groups_of(prints, stamps)
         order = np.random.default_rng(seed).permutation(len(groups))
         bounds = np.cumsum([shares.get(split, 0.0) for split in SPLITS])
         split_of, before = dict[str, str](), 0

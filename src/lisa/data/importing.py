@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL.Image import Image
 
 from lisa.data.annotations.readers import FORMATS, format_of
 from lisa.data.annotations.source import Source
-from lisa.data.likeness import fingerprint, groups_of
+from lisa.data.likeness import fingerprint, groups_of, stamp
 from lisa.data.marked import MarkedPicture
 from lisa.data.own import FORMAT, SETTINGS, SPLITS, VERSION, record_of
 from lisa.data.records import BadRecords
@@ -92,15 +93,16 @@ def import_data(
     name = format_of(source, format_name)
     with new_folder(out) as folder:
         bad = BadRecords(skip_bad)
-        kept, prints = [], []
+        kept, prints, stamps = [], [], []
         for picture in FORMATS[name].read(source, bad):
             with bad.of(f"'{picture.name}'"):
-                taken, seen = take(picture, folder)
+                taken, image = take(picture, folder)
                 kept.append(taken)
-                prints.append(seen)
+                prints.append(fingerprint(image))
+                stamps.append(stamp(image))
         if not kept:
             raise DataError(f"no picture of '{source.path}' can be used; expected at least one")
-        groups = groups_of(prints)
+        groups = groups_of(prints, stamps)
         splits = divide(kept, groups, share, np.random.default_rng(seed))
         imported = Imported(
             out=out,
@@ -138,8 +140,8 @@ def new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def take(picture: MarkedPicture, folder: Path) -> tuple[MarkedPicture, int]:
-    """Put the picture's file into ``folder/images``; the picture there, and its fingerprint."""
+def take(picture: MarkedPicture, folder: Path) -> tuple[MarkedPicture, Image]:
+    """Put the picture's file into ``folder/images``; the picture there, and what it shows."""
     image = load_image(picture.image)
     if image.size != (picture.width, picture.height):
         raise DataError(f"its size is {image.size} and was {(picture.width, picture.height)}")
@@ -148,7 +150,7 @@ def take(picture: MarkedPicture, folder: Path) -> tuple[MarkedPicture, int]:
         target.write_bytes(picture.image)
     else:
         link(picture.image, target)
-    return replace(picture, image=target, name=target.name), fingerprint(image)
+    return replace(picture, image=target, name=target.name), image
 
 
 def free_name(folder: Path, name: str) -> Path:

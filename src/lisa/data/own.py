@@ -177,11 +177,6 @@ def written_example(
 # ------------------------------------------------------------------ reading the folder
 
 
-def is_own(root: Path) -> bool:
-    """Whether a folder is one of own data."""
-    return (root / SETTINGS).is_file()
-
-
 def read_settings(root: Path) -> dict[str, Any]:
     """What ``lisa.json`` holds, checked."""
     path = root / SETTINGS
