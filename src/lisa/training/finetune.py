@@ -35,12 +35,12 @@ from lisa.model.precision import Precision
 from lisa.model.processor import is_present
 from lisa.model.weights import read_file
 from lisa.predict import Segmenter, load
-from lisa.training.launch import is_first_process, is_sharded
+from lisa.training.launch import is_first_process, is_sharded, own_device
 from lisa.training.loop import last_checkpoint
 from lisa.training.merged import sort_learnt, write_merged
 from lisa.training.mind import sometimes_silent
 from lisa.training.presets import Preset, preset_of
-from lisa.training.tune import fine_tune
+from lisa.training.tune import fine_tune, is_out_of_memory
 from lisa.training.tune_report import Answered, answer_some, tune_page
 from lisa.training.tune_tasks import make_task
 
@@ -234,9 +234,10 @@ def train(settings: Settings, out: Path) -> Path:
     device = pick_device(settings.device)
     remember(settings, preset, out)
     tell(shares)
-    model, processor = build(settings.model, str(device), precision_of(preset))
+    model, processor = build(settings.model, str(own_device(device)), precision_of(preset))
     where, examples = held_out(asked, settings.data)
-    before = answer_some(Segmenter(model, processor), examples) if is_first_process() else []
+    asks = is_first_process() and not is_sharded()  # a model that waits in memory is slow
+    before = answer_some(Segmenter(model, processor), examples) if asks else []
     torch.manual_seed(settings.seed)
     task = make_task(model, processor, preset)
     mixture = Mixture(
@@ -262,7 +263,7 @@ def train(settings: Settings, out: Path) -> Path:
         config.trained_on = list(dict.fromkeys([*config.trained_on, *seen(shares)]))
         export(settings, processor, scale, trained, out)
         after = answers_of_tuned(settings, preset, examples, out)
-        page = tune_page(config.trained_on, log, where, after, before)
+        page = tune_page(config.trained_on, log, where, after, before if after else ())
         write_atomically(out / "report.html", page.encode())
     return out / "model"
 
@@ -327,12 +328,15 @@ def remember(settings: Settings, preset: Preset, out: Path) -> None:
 def answers_of_tuned(
     settings: Settings, preset: Preset, examples: Sequence[Example], out: Path
 ) -> list[Answered]:
-    """The tuned model is loaded as a user would, and asked."""
-    precision = precision_of(preset)
-    segmenter = load(
-        out / "model", settings.device, dtype=precision.dtype, quantize=precision.quantize
-    )
-    return answer_some(segmenter, examples)
+    """The tuned model is loaded as a user would, and asked; not where there is no memory for it."""
+    precision = {"dtype": preset.dtype, "quantize": preset.quantize} if preset.full_size else {}
+    try:
+        return answer_some(load(out / "model", settings.device, **precision), examples)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print("no memory to ask the tuned model: the report has no answers", file=sys.stderr)
+        return []
 
 
 def held_out(asked: Sequence[Wanted], data: Path) -> tuple[str, Sequence[Example]]:
