@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DeepSpeedPlugin, DistributedType
 
@@ -21,6 +22,7 @@ from lisa.training.launch import (
     is_first_process,
     is_sharded,
     number_of_processes,
+    own_device,
 )
 from test_finetune import command
 from tuning import few, losses, write_full_size, write_samples
@@ -105,6 +107,31 @@ def test_the_environment_says_who_one_is(monkeypatch: pytest.MonkeyPatch) -> Non
     for name, value in {"WORLD_SIZE": "4", "RANK": "2", "ACCELERATE_USE_FSDP": "true"}.items():
         monkeypatch.setenv(name, value)
     assert (number_of_processes(), is_first_process(), is_sharded()) == (4, False, True)
+
+
+@pytest.mark.parametrize(
+    ("environment", "device", "expected"),
+    [
+        ({}, "cpu", "cpu"),
+        ({}, "cuda", "cuda"),
+        ({"WORLD_SIZE": "4", "LOCAL_RANK": "2"}, "cuda", "cuda:2"),
+        ({"WORLD_SIZE": "4", "LOCAL_RANK": "2"}, "cpu", "cpu"),
+        ({"WORLD_SIZE": "4", "ACCELERATE_USE_FSDP": "true"}, "cuda", "cpu"),
+    ],
+)
+def test_every_process_has_a_gpu_of_its_own(
+    environment: dict[str, str], device: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "ACCELERATE_USE_FSDP"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert own_device(torch.device(device)) == torch.device(expected)
+
+
+def test_another_gpu_is_chosen_by_the_environment() -> None:
+    with pytest.raises(LisaError, match="CUDA_VISIBLE_DEVICES=1"):
+        own_device(torch.device("cuda:1"))
 
 
 def launch(arguments: list[str]) -> None:

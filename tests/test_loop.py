@@ -137,8 +137,8 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(tmp_path: P
         (tmp_path / f"checkpoint-{number}").mkdir()
         (tmp_path / f"checkpoint-{number}" / "model.safetensors").touch()
     assert not has_checkpoint(tmp_path)
-    for number in (5, 20):
-        (tmp_path / f"checkpoint-{number}" / "trainer_state.json").touch()
+    for number, state in ((5, "{}"), (20, "{}"), (100, '{"global_step": 1')):
+        (tmp_path / f"checkpoint-{number}" / "trainer_state.json").write_text(state)
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-20"
 
 

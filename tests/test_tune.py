@@ -46,6 +46,8 @@ class Line(Task):
         if wanted.max() > 90:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         far = (self.place - wanted).square().mean()
+        if 70 < wanted.max() < 80:
+            far = far + (self.place * 0).sqrt().sum()  # a number whose slope is none
         return {"near": 0.25 * far, "far": 0.75 * far / (0.0 if wanted.max() > 80 else 1.0)}
 
 
@@ -116,6 +118,12 @@ def test_a_loss_that_is_no_number_ends_in_advice(tmp_path: Path) -> None:
         run(values, tmp_path)
     assert "\n" not in str(got.value)
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+
+
+def test_a_gradient_that_is_no_number_ends_in_advice(tmp_path: Path) -> None:
+    with pytest.raises(LisaError, match=r"'gradient' became nan at step 4; .* float32"):
+        run([*range(7), 75, *range(8, 12)], tmp_path, replace(PRESET, save_every=1))
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
 
 
 def test_the_run_goes_on_after_it(tmp_path: Path) -> None:

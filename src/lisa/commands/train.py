@@ -5,6 +5,7 @@ asked for, so that `--help` is fast.
 """
 
 import json
+import logging
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -133,6 +134,7 @@ def train(
     if data is None or (out is None and not dry_run):
         missing = "--data" if data is None else "--out"
         raise typer.BadParameter(f"Missing option '{missing}'.")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # tells what a CPU does not need
     from lisa.training import finetune
 
     settings = finetune.Settings(

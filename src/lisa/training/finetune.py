@@ -35,12 +35,12 @@ from lisa.model.precision import Precision
 from lisa.model.processor import is_present
 from lisa.model.weights import read_file
 from lisa.predict import Segmenter, load
-from lisa.training.launch import is_first_process, is_sharded
+from lisa.training.launch import is_first_process, is_sharded, own_device
 from lisa.training.loop import last_checkpoint
 from lisa.training.merged import sort_learnt, write_merged
 from lisa.training.mind import sometimes_silent
 from lisa.training.presets import Preset, preset_of
-from lisa.training.tune import fine_tune
+from lisa.training.tune import fine_tune, is_out_of_memory
 from lisa.training.tune_report import Answered, answer_some, tune_page
 from lisa.training.tune_tasks import make_task
 
@@ -63,7 +63,6 @@ class Settings:
         steps, pictures, micro, learning_rate, dtype, save_every: instead of the preset's.
         seed: of what is new in the model, and of the order of the samples.
         device: "cpu", "cuda" ...; None takes a GPU if there is one.
-        skip_bad: leave out what cannot be read.
     """
 
     model: str
@@ -78,7 +77,6 @@ class Settings:
     save_every: int | None = None
     seed: int = 0
     device: str | None = None
-    skip_bad: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,16 +176,14 @@ def data_sets(settings: Settings, preset: Preset) -> Sequence[str]:
     return there
 
 
-def open_shares(
-    data: Path, names: Sequence[str], skip_bad: bool = False
-) -> tuple[dict[str, Share], list[Wanted]]:
+def open_shares(data: Path, names: Sequence[str]) -> tuple[dict[str, Share], list[Wanted]]:
     """The data sets by the names that they are shown with, and what was asked for.
 
     Raises:
-        DataError: one is unknown or broken; with ``skip_bad``, more of it than single records.
+        DataError: one is unknown or broken.
     """
     asked = [wanted(text) for text in names]
-    opened = {one.shown: open_dataset(one.name, data, one.split, skip_bad) for one in asked}
+    opened = {one.shown: open_dataset(one.name, data, one.split) for one in asked}
     usual = family_weights({one.shown: DATASETS[one.name].family for one in asked})
     weights = {one.shown: usual[one.shown] if one.weight is None else one.weight for one in asked}
     return {name: Share(opened[name], weights[name]) for name in opened}, asked
@@ -234,13 +230,14 @@ def train(settings: Settings, out: Path) -> Path:
             number; there is not enough memory. Checkpoints that were written stay.
     """
     preset = chosen_preset(settings)
-    shares, asked = open_shares(settings.data, data_sets(settings, preset), settings.skip_bad)
+    shares, asked = open_shares(settings.data, data_sets(settings, preset))
     device = pick_device(settings.device)
     remember(settings, preset, out)
     tell(shares)
-    model, processor = build(settings.model, str(device), precision_of(preset))
-    where, examples = held_out(asked, settings.data, settings.skip_bad)
-    before = answer_some(Segmenter(model, processor), examples) if is_first_process() else []
+    model, processor = build(settings.model, str(own_device(device)), precision_of(preset))
+    where, examples = held_out(asked, settings.data)
+    asks = is_first_process() and not is_sharded()  # a model that waits in memory is slow
+    before = answer_some(Segmenter(model, processor), examples) if asks else []
     torch.manual_seed(settings.seed)
     task = make_task(model, processor, preset)
     mixture = Mixture(
@@ -266,7 +263,7 @@ def train(settings: Settings, out: Path) -> Path:
         config.trained_on = list(dict.fromkeys([*config.trained_on, *seen(shares)]))
         export(settings, processor, scale, trained, out)
         after = answers_of_tuned(settings, preset, examples, out)
-        page = tune_page(config.trained_on, log, where, after, before)
+        page = tune_page(config.trained_on, log, where, after, before if after else ())
         write_atomically(out / "report.html", page.encode())
     return out / "model"
 
@@ -277,12 +274,6 @@ def tell(shares: Mapping[str, Share]) -> None:
         total = sum(share.weight for share in shares.values())
         parts = [f"{name} {share.weight / total:.1%}" for name, share in shares.items()]
         print(f"training on {', '.join(parts)}", file=sys.stderr)
-        for name, share in shares.items():
-            skipped = getattr(share.dataset, "skipped", [])
-            for message in skipped:
-                print(f"skipped: {message}", file=sys.stderr)
-            if skipped:
-                print(f"skipped {len(skipped)} of {name} in all", file=sys.stderr)
 
 
 def precision_of(preset: Preset) -> Precision:
@@ -337,23 +328,23 @@ def remember(settings: Settings, preset: Preset, out: Path) -> None:
 def answers_of_tuned(
     settings: Settings, preset: Preset, examples: Sequence[Example], out: Path
 ) -> list[Answered]:
-    """The tuned model is loaded as a user would, and asked."""
-    precision = precision_of(preset)
-    segmenter = load(
-        out / "model", settings.device, dtype=precision.dtype, quantize=precision.quantize
-    )
-    return answer_some(segmenter, examples)
+    """The tuned model is loaded as a user would, and asked; not where there is no memory for it."""
+    precision = {"dtype": preset.dtype, "quantize": preset.quantize} if preset.full_size else {}
+    try:
+        return answer_some(load(out / "model", settings.device, **precision), examples)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print("no memory to ask the tuned model: the report has no answers", file=sys.stderr)
+        return []
 
 
-def held_out(
-    asked: Sequence[Wanted], data: Path, skip_bad: bool = False
-) -> tuple[str, Sequence[Example]]:
+def held_out(asked: Sequence[Wanted], data: Path) -> tuple[str, Sequence[Example]]:
     """Questions for the report and what they are called: held out, where there are such."""
     for one in asked:
         there = DATASETS[one.name].find(data)
         for split in HELD_OUT:
             if split in there and split != one.split:
-                return f"{one.name}/{split}", open_dataset(one.name, data, split, skip_bad)
+                return f"{one.name}/{split}", open_dataset(one.name, data, split)
     first = asked[0]
-    dataset = open_dataset(first.name, data, first.split, skip_bad)
-    return f"{first.shown} (trained on)", dataset
+    return f"{first.shown} (trained on)", open_dataset(first.name, data, first.split)

@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
@@ -45,6 +46,24 @@ def is_first_process() -> bool:
 def is_sharded() -> bool:
     """Whether the processes were started to share the model out among themselves (FSDP)."""
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def own_device(device: torch.device) -> torch.device:
+    """Where this process loads the model: on its own GPU; to be shared out, in memory.
+
+    Raises:
+        LisaError: a GPU other than the first is asked for; the loop takes the first that it sees.
+    """
+    if device.index:
+        raise LisaError(
+            f"training takes the first GPU; expected CUDA_VISIBLE_DEVICES={device.index} and "
+            f"--device cuda instead of '{device}'"
+        )
+    if is_sharded():
+        return torch.device("cpu")
+    if device.type == "cuda" and number_of_processes() > 1:
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return device
 
 
 def shard_on_cpu(accelerator: Any) -> bool:

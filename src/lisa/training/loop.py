@@ -7,6 +7,7 @@ refuses to know which stages there are and what they are for.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,8 +196,17 @@ def has_checkpoint(out: Path) -> bool:
 
 def last_checkpoint(out: Path) -> Path | None:
     """The last checkpoint that was written to its end: its state file is written last."""
-    complete = [path.parent for path in out.glob("checkpoint-*/trainer_state.json")]
-    return max(complete, key=steps_of, default=None)
+    states = out.glob("checkpoint-*/trainer_state.json")
+    return max((path.parent for path in states if is_whole(path)), key=steps_of, default=None)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file of JSON was written to its end."""
+    try:
+        json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return True
 
 
 def steps_of(checkpoint: Path) -> int:

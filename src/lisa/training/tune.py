@@ -75,17 +75,22 @@ class TuneTrainer(StageTrainer):
         self.counted += 1
         return sum(losses.values())
 
-    def check_finite(self, losses: Mapping[str, Tensor]) -> None:
-        """Stop before a loss that is no number reaches the weights.
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        self.check_finite({"gradient": torch.as_tensor(float(norm))})
+        return norm
+
+    def check_finite(self, values: Mapping[str, Tensor]) -> None:
+        """Stop before a loss or gradient that is no number reaches the weights.
 
         Raises:
-            LisaError: names the loss and the step, and says what helps.
+            LisaError: names it and the step, and says what helps.
         """
-        for name, value in losses.items():
+        for name, value in values.items():
             if not math.isfinite(float(value.detach())):
                 kept = last_checkpoint(Path(str(self.args.output_dir)))
                 raise LisaError(
-                    f"the loss '{name}' became {float(value.detach())} at step "
+                    f"'{name}' became {float(value.detach())} at step "
                     f"{self.state.global_step + 1}; expected a number: try a lower learning rate "
                     f"or float32 (the last good weights are in '{kept or 'none yet'}')"
                 )
