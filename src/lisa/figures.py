@@ -87,7 +87,8 @@ def histogram(columns: Mapping[str, Sequence[float]], bins: int = 20) -> str:
     }
     highest = max((count for one in counts.values() for count in one), default=0) or 1
     width = BOX / bins / max(1, len(counts))
-    parts = [axis_mark(value / 4, both=False) for value in range(5)]
+    parts = [line([(0.0, 0.0), (1.0, 0.0)], "#999")]
+    parts += [axis_mark(value / 4, both=False) for value in range(5)]
     parts.append(
         f'<text {FONT} x="8" y="{MARGIN - 12}">number of questions, up to {highest}</text>'
     )

@@ -248,13 +248,17 @@ def boundary_iou(prediction: np.ndarray, target: np.ndarray) -> float:
     Of each mask the pixels count that lie within `OUTLINE_WIDTH` of the picture's diagonal of the
     outside; beyond the picture's edge is outside, too. Without any such pixel it is 0.
     """
-    near, wanted = _near_outline(prediction), _near_outline(target)
+    distance = max(1, round(OUTLINE_WIDTH * math.hypot(*target.shape)))  # as a king moves
+    x, y, width, height = cv2.boundingRect((prediction | target).astype(np.uint8))
+    part = np.s_[y : y + height, x : x + width]  # all that is not outside of both
+    near, wanted = (_near_outline(mask[part], distance) for mask in (prediction, target))
     union = int(np.count_nonzero(near | wanted))
     return int(np.count_nonzero(near & wanted)) / union if union else 0.0
 
 
-def _near_outline(mask: np.ndarray) -> np.ndarray:
-    distance = max(1, round(OUTLINE_WIDTH * math.hypot(*mask.shape)))  # as a king moves
+def _near_outline(mask: np.ndarray, distance: int) -> np.ndarray:
+    if not mask.size:
+        return mask
     square = np.ones((2 * distance + 1, 2 * distance + 1), np.uint8)
     core = cv2.erode(mask.astype(np.uint8), square, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     return np.asarray(mask & (core == 0))
