@@ -63,6 +63,7 @@ class Settings:
         steps, pictures, micro, learning_rate, dtype, save_every: instead of the preset's.
         seed: of what is new in the model, and of the order of the samples.
         device: "cpu", "cuda" ...; None takes a GPU if there is one.
+        skip_bad: leave out what cannot be read.
     """
 
     model: str
@@ -77,6 +78,7 @@ class Settings:
     save_every: int | None = None
     seed: int = 0
     device: str | None = None
+    skip_bad: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,14 +178,16 @@ def data_sets(settings: Settings, preset: Preset) -> Sequence[str]:
     return there
 
 
-def open_shares(data: Path, names: Sequence[str]) -> tuple[dict[str, Share], list[Wanted]]:
+def open_shares(
+    data: Path, names: Sequence[str], skip_bad: bool = False
+) -> tuple[dict[str, Share], list[Wanted]]:
     """The data sets by the names that they are shown with, and what was asked for.
 
     Raises:
-        DataError: one is unknown or broken.
+        DataError: one is unknown or broken; with ``skip_bad``, more of it than single records.
     """
     asked = [wanted(text) for text in names]
-    opened = {one.shown: open_dataset(one.name, data, one.split) for one in asked}
+    opened = {one.shown: open_dataset(one.name, data, one.split, skip_bad) for one in asked}
     usual = family_weights({one.shown: DATASETS[one.name].family for one in asked})
     weights = {one.shown: usual[one.shown] if one.weight is None else one.weight for one in asked}
     return {name: Share(opened[name], weights[name]) for name in opened}, asked
@@ -230,12 +234,12 @@ def train(settings: Settings, out: Path) -> Path:
             number; there is not enough memory. Checkpoints that were written stay.
     """
     preset = chosen_preset(settings)
-    shares, asked = open_shares(settings.data, data_sets(settings, preset))
+    shares, asked = open_shares(settings.data, data_sets(settings, preset), settings.skip_bad)
     device = pick_device(settings.device)
     remember(settings, preset, out)
     tell(shares)
     model, processor = build(settings.model, str(own_device(device)), precision_of(preset))
-    where, examples = held_out(asked, settings.data)
+    where, examples = held_out(asked, settings.data, settings.skip_bad)
     asks = is_first_process() and not is_sharded()  # a model that waits in memory is slow
     before = answer_some(Segmenter(model, processor), examples) if asks else []
     torch.manual_seed(settings.seed)
@@ -274,6 +278,12 @@ def tell(shares: Mapping[str, Share]) -> None:
         total = sum(share.weight for share in shares.values())
         parts = [f"{name} {share.weight / total:.1%}" for name, share in shares.items()]
         print(f"training on {', '.join(parts)}", file=sys.stderr)
+        for name, share in shares.items():
+            skipped = getattr(share.dataset, "skipped", [])
+            for message in skipped:
+                print(f"skipped: {message}", file=sys.stderr)
+            if skipped:
+                print(f"skipped {len(skipped)} of {name} in all", file=sys.stderr)
 
 
 def precision_of(preset: Preset) -> Precision:
@@ -339,12 +349,15 @@ def answers_of_tuned(
         return []
 
 
-def held_out(asked: Sequence[Wanted], data: Path) -> tuple[str, Sequence[Example]]:
+def held_out(
+    asked: Sequence[Wanted], data: Path, skip_bad: bool = False
+) -> tuple[str, Sequence[Example]]:
     """Questions for the report and what they are called: held out, where there are such."""
     for one in asked:
         there = DATASETS[one.name].find(data)
         for split in HELD_OUT:
             if split in there and split != one.split:
-                return f"{one.name}/{split}", open_dataset(one.name, data, split)
+                return f"{one.name}/{split}", open_dataset(one.name, data, split, skip_bad)
     first = asked[0]
-    return f"{first.shown} (trained on)", open_dataset(first.name, data, first.split)
+    dataset = open_dataset(first.name, data, first.split, skip_bad)
+    return f"{first.shown} (trained on)", dataset
