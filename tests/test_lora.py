@@ -24,14 +24,13 @@ def test_a_model_that_is_not_adapted_has_no_factors(built: tuple[LisaModel, Lisa
     assert adapted(built[0]) == []
 
 
-def test_every_linear_map_of_every_layer_gets_two_factors(
+def test_every_linear_map_of_the_upper_layers_gets_two_factors(
     built: tuple[LisaModel, LisaProcessor],
 ) -> None:
     model = built[0]
-    linear = [
-        m for m in model.vlm.language.model.layers.modules() if isinstance(m, torch.nn.Linear)
-    ]
-    assert len(linear) == MATRICES * len(model.vlm.language.model.layers)
+    upper = model.vlm.language.model.layers[model.config.recall_layers :]
+    linear = [m for m in upper.modules() if isinstance(m, torch.nn.Linear)]
+    assert len(linear) == MATRICES * len(upper) > 0
     sizes = [(LORA.r, m.in_features) for m in linear] + [(m.out_features, LORA.r) for m in linear]
     adapt_language(model)
     assert sorted(tuple(factor.shape) for factor in adapted(model)) == sorted(sizes)
@@ -71,6 +70,7 @@ def test_a_later_stage_goes_on_with_the_factors_of_the_one_before(
             factor.fill_(0.25)
     tasks[1](model)
     again = adapted(model)
-    assert len(again) == len(factors) == 2 * MATRICES * len(model.vlm.language.model.layers)
+    upper = len(model.vlm.language.model.layers) - model.config.recall_layers
+    assert len(again) == len(factors) == 2 * MATRICES * upper
     assert all(one is other for one, other in zip(again, factors, strict=True))
     assert all(factor.requires_grad and factor.eq(0.25).all() for factor in again)

@@ -13,6 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
+from lisa.data import associations
 from lisa.data.imagenet import imagenet_classes
 from lisa.data.nano_data import Photos, Stream
 from lisa.errors import DataError, LisaError
@@ -22,7 +23,7 @@ from lisa.model.interfaces import Batch
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import LisaProcessor
 from lisa.model.weights import assemble, read_file
-from lisa.training import nano, words
+from lisa.training import nano, recall, words
 from lisa.training.eyes import EyesTask
 from lisa.training.lora import LORA
 from lisa.training.mind import MindTask, mind_stream
@@ -30,6 +31,7 @@ from lisa.training.nano import (
     FROZEN_FILES,
     KINDS,
     NAMES_ONLY,
+    SHARED,
     STAGES,
     Run,
     split_learnt,
@@ -38,6 +40,7 @@ from lisa.training.nano import (
     train,
     write_model,
 )
+from lisa.training.recall import RecallTask
 from lisa.training.words import WordsTask
 from tiny_model import write_starting_model
 from training_data import SIDE, SOURCES, write_training_data
@@ -67,6 +70,7 @@ def tiny_recipe(source: Path) -> Iterator[None]:
         patch.setattr(nano, "EYES_SIDE", SIDE // 2)
         patch.setattr(words, "MEASURED", 3)
         patch.setattr(vlm, "NAME_TOKENS", 64)  # the tiny tokenizer spells names letter by letter
+        patch.setattr(recall, "glosses", lambda: associations.glosses()[::200])
         patch.setattr(nano, "learn_words", partial(nano.learn_words, steps=2))
         patch.setattr(nano, "learn_to_name", partial(nano.learn_to_name, steps=2))
         yield
@@ -148,7 +152,12 @@ def test_a_second_call_trains_nothing(
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a finished stage is trained again")
 
-    for name in ("run_stage", "learn_words", "learn_to_name"):  # nor is it calibrated again
+    for name in (
+        "run_stage",
+        "learn_words",
+        "learn_to_name",
+        "learn_to_recall",
+    ):  # nor is it calibrated again
         monkeypatch.setattr(nano, name, refuse)
     monkeypatch.setattr(nano, "write_report", lambda *parts: None)
     before = {path.name: path.read_bytes() for path in (finished / "model").iterdir()}
@@ -216,7 +225,7 @@ def test_a_schedule_is_scaled_but_never_empty(data: Path, tmp_path: Path) -> Non
 def learnt(data: Path) -> tuple[LisaModel, LisaProcessor]:
     """A model whose every trained number has moved, the low-rank factors among them."""
     model, processor = starting_model(Photos(data), seed=0)
-    tasks = EyesTask(model), WordsTask(model), MindTask(model)
+    tasks = EyesTask(model), WordsTask(model), RecallTask(model), MindTask(model)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in {p for task in tasks for p in task.parameters() if p.requires_grad}:
@@ -303,7 +312,7 @@ def spread(values: Tensor) -> float:
         (
             {"stage": "ears"},
             LisaError,
-            "there is no stage 'ears'; expected one of eyes, self, words, mind",
+            "there is no stage 'ears'; expected one of eyes, self, words, mind, recall",
         ),
         ({"steps_scale": 0.0}, LisaError, "steps-scale is 0.0; expected more than 0"),
         ({"steps_scale": -1.0}, LisaError, "steps-scale is -1.0; expected more than 0"),
@@ -312,7 +321,7 @@ def spread(values: Tensor) -> float:
         (
             {"stage": "tune"},
             LisaError,
-            "there is no stage 'tune'; expected one of eyes, self, words, mind",
+            "there is no stage 'tune'; expected one of eyes, self, words, mind, recall",
         ),
         (
             {"kind": "large"},
@@ -367,18 +376,18 @@ def test_missing_samples_are_found_before_anything_is_trained(
     assert done == []
     train(tmp_path / "data", tmp_path / "out", stage="eyes")
     train(tmp_path / "data", tmp_path / "out", kind="zero-shot")
-    assert done == ["eyes", "eyes", "self", "words", "mind"]
+    assert done == ["eyes", *STAGES]
 
 
 def test_the_tuned_kind_has_one_stage_more(data: Path, tmp_path: Path, done: list[str]) -> None:
     train(data, tmp_path, kind="ft239")
-    assert done == [*STAGES, "tune"]
+    assert done == [*SHARED, "tune", "recall"]
 
 
 def test_the_tuned_kind_is_trained_on_from_the_stages_before(
     finished: Path, data: Path, tmp_path: Path
 ) -> None:
-    for name in STAGES:
+    for name in SHARED:
         shutil.copy(finished / f"{name}.safetensors", tmp_path)
     trial(data, tmp_path, kind="ft239", stage="tune")
     before, after = (read_file(tmp_path / f"{name}.safetensors") for name in ("mind", "tune"))

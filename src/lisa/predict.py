@@ -22,14 +22,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lisa.data.prompts import absent_answer, present_answer
 from lisa.errors import LisaError, QuestionError
 from lisa.example import check_question
 from lisa.image import ImageSource, load_image
 from lisa.model.build import EMBEDDED, Processor, build
+from lisa.model.config import SEG_TOKEN
 from lisa.model.interfaces import Generated
 from lisa.model.lisa import EncodedImages, LisaModel
+from lisa.model.nano import ImageFeatures
 from lisa.model.precision import DeviceMap, Precision
-from lisa.model.processor import LisaProcessor, both_views, closer_box
+from lisa.model.processor import LisaProcessor, both_views, closer_box, pad
 from lisa.result import Mask, Result
 
 REMEMBERED_IMAGES = 4
@@ -188,6 +191,7 @@ class Segmenter:
 
     def _generate(self, images: EncodedImages, asked: Sequence[Asked]) -> list[Generated]:
         """What the model says and points at."""
+        asked = self._recall(images, asked)
         return self.model.generate(
             images,
             [self.processor.question_ids(one.question) for one in asked],
@@ -199,6 +203,27 @@ class Segmenter:
                 for one in asked
             ],
         )
+
+    @torch.inference_mode()
+    def _recall(self, images: EncodedImages, asked: Sequence[Asked]) -> list[Asked]:
+        """Questions whose answer can be recalled come back with it; the model reads it then."""
+        recall, features = getattr(self.model.vlm, "recall", None), images.features
+        open_ones = [n for n, one in enumerate(asked) if one.answer is None]
+        found = list(asked)
+        if recall is None or not open_ones:
+            return found
+        assert isinstance(self.processor, LisaProcessor) and isinstance(features, ImageFeatures)
+        ids = [self.processor.recall_ids(asked[n].question) for n in open_ones]
+        states = self.model.vlm.read_alone(pad(ids, -1).to(self.model.device))
+        rows = torch.tensor([asked[n].image_index for n in open_ones], device=self.model.device)
+        names = self.processor.config.recall_names
+        recalled = recall.recalled(*states, recall.look(features.keys)[rows])
+        for n, answer in zip(open_ones, recalled, strict=True):
+            if answer is not None:
+                say = present_answer if answer.present else absent_answer
+                mark = SEG_TOKEN if answer.present else ""
+                found[n] = replace(asked[n], answer=say(names[answer.name]) + mark)
+        return found
 
     def _decode(self, answer: Generated, picture: Image.Image) -> tuple[str, tuple[Mask, ...]]:
         """An answer's text and masks; each mask is looked at once more, from closer by."""

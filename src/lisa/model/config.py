@@ -62,6 +62,8 @@ class LisaConfig(PretrainedConfig):
         found_concepts: at most so many of ``concepts`` ...
         found_classes: ... and so many ImageNet classes.
         concepts: the names that the eyes were trained to find.
+        recall_names: the names that a question is compared with; none: it is only generated from.
+        recall_layers: of the language model, from below, read a question for that.
         seg_token_id: id of ``[SEG]`` in the tokenizer that travels with the weights; the one after
             the language model's own.
         mask_threshold: probability above which a pixel belongs to the mask.
@@ -94,6 +96,8 @@ class LisaConfig(PretrainedConfig):
         found_concepts: int = 8,
         found_classes: int = 4,
         concepts: list[str] | None = None,
+        recall_names: list[str] | None = None,
+        recall_layers: int = 8,
         seg_token_id: int = 49152,
         mask_threshold: float = 0.5,
         score_scale: float = 1.0,
@@ -117,6 +121,8 @@ class LisaConfig(PretrainedConfig):
         self.found_concepts = found_concepts
         self.found_classes = found_classes
         self.concepts = concepts or []
+        self.recall_names = recall_names or []
+        self.recall_layers = recall_layers
         self.seg_token_id = seg_token_id
         self.mask_threshold = mask_threshold
         self.score_scale = score_scale
@@ -184,6 +190,7 @@ class LisaConfig(PretrainedConfig):
             "found_concepts": 2,
             "found_classes": 1,
             "concepts": ["cat", "cup", "umbrella"],
+            "recall_layers": 1,
             "seg_token_id": seg_token_id,
         }
         return cls(**(settings | changes))
@@ -233,6 +240,7 @@ class LisaConfig(PretrainedConfig):
         check_count("found_tokens", self.found_tokens, 1)
         check_count("found_concepts", self.found_concepts, 0)
         check_count("found_classes", self.found_classes, 0)
+        check_count("recall_layers", self.recall_layers, 1)
         check_count("seg_token_id", self.seg_token_id, 0)
         check_decoder(self.decoder)
         check_type("mask_threshold", self.mask_threshold, int | float)
@@ -244,7 +252,7 @@ class LisaConfig(PretrainedConfig):
             raise unfit("score_scale", self.score_scale, "a number above 0")
         if not math.isfinite(self.score_bias):
             raise unfit("score_bias", self.score_bias, "a finite number")
-        for name in ("concepts", "trained_on"):
+        for name in ("concepts", "recall_names", "trained_on"):
             check_type(name, getattr(self, name), list)
             for text in getattr(self, name):
                 check_type(f"each of {name}", text, str)

@@ -44,6 +44,9 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 BAND_PIXELS = 2**22  # of a full-size mask that are computed at once
 
 
+RECALL_TOKENS = 64  # of a question that is read by itself
+
+
 class LisaProcessor:
     """Encodes examples for, and decodes answers of, a model of the given configuration.
 
@@ -116,6 +119,11 @@ class LisaProcessor:
     def phrase_ids(self, phrase: str) -> list[int]:
         """The ids of a name, as they stand in running text."""
         return self._text_ids(" " + phrase.strip())
+
+    def recall_ids(self, text: str) -> list[int]:
+        """The ids of a question or a name that is read by itself, as in running text."""
+        text = text.strip()
+        return self.phrase_ids(text[:1].lower() + text[1:])[:RECALL_TOKENS]
 
     @property
     def comma_id(self) -> int:

@@ -21,6 +21,7 @@ from lisa.model.config import LisaConfig
 from lisa.model.interfaces import PADDING_SEGMENT, PICTURE_SEGMENT, Batch, Pictures
 from lisa.model.nano import IMAGENET_CLASSES, FourierPosition, ImageFeatures, here_logits
 from lisa.model.reading import Reading, cache_name, count_places, pad_left
+from lisa.model.recall import Recall
 
 NAME_TOKENS = 12  # of the longest name
 CONCEPT, CLASS, PLACE = range(3)  # kinds of visual tokens
@@ -210,6 +211,9 @@ class NanoVlm(nn.Module):
         self.hidden_size: int = self.language.config.hidden_size
         self.seg_token_id = config.seg_token_id
         self.projector = SemanticProjector(config, self.hidden_size)
+        names = len(config.recall_names)
+        self.recall = Recall(self.hidden_size, config.prompt_size, names) if names else None
+        self.recall_layers = config.recall_layers
         self.seg_input = nn.Parameter(torch.randn(self.hidden_size) * 0.02)
         self.seg_output = nn.Parameter(torch.randn(self.hidden_size) * 0.02)
 
@@ -247,6 +251,24 @@ class NanoVlm(nn.Module):
             position_ids=batch.position_ids,
             use_cache=False,
         ).last_hidden_state
+
+    def read_alone(self, texts: Tensor) -> tuple[Tensor, Tensor]:
+        """What the lowest layers make of texts [N, T] padded with -1, each by itself.
+
+        Returns:
+            States [N, T, H], and which of them belong to a text, bool [N, T].
+        """
+        known = texts >= 0
+        language, ids = self.language.model, F.pad(texts.clamp(min=0), (1, 0))  # 0 starts a text
+        places = torch.arange(ids.shape[1], device=ids.device)[None]
+        mask = segment_mask(F.pad(known.long() - 1, (1, 0)))
+        states = self.embed(ids)
+        rotary = language.rotary_emb(states, places)
+        for layer in language.layers[: self.recall_layers]:
+            states = layer(
+                states, attention_mask=mask, position_ids=places, position_embeddings=rotary
+            )
+        return states[:, 1:], known
 
     def encode_prefix(self, prefix_ids: Tensor, visual: Tensor) -> Prefix:
         """Run the picture's part of a row once: ids [B, V + ...], visual tokens [B, V, H]."""

@@ -1,9 +1,13 @@
 """Low-rank adaptation of the language model (arXiv 2106.09685): put in once, trained by stages.
 
+The lowest layers stay as published: they also read questions by themselves (model/recall).
+
 This file knows which matrices are adapted; it refuses to know what is learnt.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
@@ -21,7 +25,9 @@ LORA = LoraConfig(
 def adapt_language(model: LisaModel) -> None:
     """Add low-rank factors to the language model, unless it has them."""
     if not adapted(model):
-        inject_adapter_in_model(LORA, model.vlm.language)
+        layers = range(model.config.recall_layers, model.vlm.language.config.num_hidden_layers)
+        chosen = replace(LORA, layers_to_transform=list(layers), layers_pattern="layers")
+        inject_adapter_in_model(chosen, model.vlm.language)
 
 
 def adapted(model: LisaModel) -> list[nn.Parameter]:

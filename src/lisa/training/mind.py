@@ -16,10 +16,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lisa.data.asked import Asked, asked_about
 from lisa.data.imagenet import words_of_labels
 from lisa.data.knowledge import Thing, new_phrasings, taught, things
 from lisa.data.nano_data import Photos
-from lisa.data.photos import LabelledPhotos, Region, Scene, crop, labelled_folders, recolour, whole
+from lisa.data.photos import (
+    LabelledPhotos,
+    PhotoFolder,
+    Region,
+    Scene,
+    crop,
+    labelled_folders,
+    recolour,
+    whole,
+)
 from lisa.data.prompts import (
     NAMING_QUESTIONS,
     choose,
@@ -40,10 +50,12 @@ from lisa.training.loop import Losses, Task, warm_up
 from lisa.training.lora import adapt_language, adapted
 from lisa.training.loss import MaskLossWeights, answer_loss, mask_loss, prompt_loss
 
-REASONING_SHARE = 0.25  # of pictures that come from the reasoning samples
+REASONING_SHARE = 0.15  # of pictures that come from the reasoning samples
+ASKED_SHARE = 0.35  # of pictures about which questions were written while looking at them
 OPENING = 5  # tokens of the assistant's turn before its first word
 SILENT_SHARE = 0.1  # of answers that point without naming
 LABELLED_SHARE = 0.15  # of pictures with a label and no mask
+SIDED = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 
 class MindTask(Task):
@@ -155,11 +167,15 @@ def mind_stream(
     asker = Asker(knowledge, reasoning)
     labelled = labelled_folders(root)
     samples = ReasonSeg(root / "reasonseg_nano", "train239") if reasoning else None
+    asked = asked_photos(photos) if reasoning else []
 
     def draw(random: np.random.Generator) -> list[Example]:
         source = random.random()
         if samples is not None and source < REASONING_SHARE:
             return reasoning_sample(samples, int(random.integers(len(samples))), random, side)
+        if asked and source < REASONING_SHARE + ASKED_SHARE:
+            photographs, index, about = asked[int(random.integers(len(asked)))]
+            return asked_sample(photographs[index], about, random, side, count)
         if labelled and source > 1 - LABELLED_SHARE:
             folder = labelled[int(random.integers(len(labelled)))]
             return labelled_sample(folder, knowledge, reasoning, random, side)
@@ -194,15 +210,47 @@ def sometimes_silent(example: Example, random: np.random.Generator) -> Example:
     return replace(example, answer="") if silent else example
 
 
+def asked_photos(photos: Photos) -> list[tuple[PhotoFolder, int, tuple[Asked, ...]]]:
+    """Photographs that questions were written about: folder, index, questions."""
+    return [
+        (folder, index, about[image["file_name"]])
+        for source, folder in photos.folders.items()
+        for about in (asked_about(source),)
+        for index, image in enumerate(folder.images)
+        if image["file_name"] in about
+    ]
+
+
+def asked_sample(
+    scene: Scene, asked: Sequence[Asked], random: np.random.Generator, side: int, count: int
+) -> list[Example]:
+    """At most ``count`` of the questions about a whole photograph, a phrasing each."""
+    texts = [text for one in asked for text in one.texts]
+    if random.random() < 0.5 and not SIDED.search(" ".join(texts)):
+        scene = mirrored(scene)
+    square = crop(replace(scene, image=recolour(scene.image, random)), whole(scene), side)
+    image = Image.fromarray(np.ascontiguousarray(square.image))
+    found = []
+    for one in pick(asked, count, random):
+        target = Target(one.target, square.union(one.target))
+        if target.present != one.absent:  # else too small to be seen at this size
+            found.append(example(image, choose(one.texts, random), target))
+    return found
+
+
+def mirrored(scene: Scene) -> Scene:
+    """Left is right."""
+    regions = tuple(Region(region.name, region.mask[:, ::-1]) for region in scene.regions)
+    return replace(scene, image=scene.image[:, ::-1], regions=regions)
+
+
 def reasoning_sample(
     samples: ReasonSeg, index: int, random: np.random.Generator, side: int
 ) -> list[Example]:
     """All phrasings of one sample and its name; mirrored where no text says left or right."""
     sample, texts = samples[index], samples.questions(index)
     pixels, mask = np.asarray(sample.image), sample.mask
-    if random.random() < 0.5 and not re.search(
-        r"\b(left|right)\b", " ".join([*texts, sample.phrase]), re.IGNORECASE
-    ):
+    if random.random() < 0.5 and not SIDED.search(" ".join([*texts, sample.phrase])):
         pixels, mask = pixels[:, ::-1], mask[:, ::-1]
     scene = Scene(recolour(pixels, random), (Region(sample.phrase, mask),), (), False)
     square = crop(scene, whole(scene), side)

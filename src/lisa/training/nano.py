@@ -15,6 +15,7 @@ knows the order and the sizes; what a stage teaches stands in its own file.
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from lisa.data.photos import PhotoFolder, labelled_folders
 from lisa.data.reasonseg import ReasonSeg
 from lisa.errors import DataError, LisaError
 from lisa.example import Example
+from lisa.image import write_atomically
 from lisa.model.build import EMBEDDED, model_directory, pick_device, read_config
 from lisa.model.convert import write_config, write_names
 from lisa.model.lisa import LisaModel
@@ -57,6 +59,15 @@ from lisa.training.mind import (
     tune_stream,
 )
 from lisa.training.pseudo import write_pseudo_masks
+from lisa.training.recall import (
+    EPOCHS,
+    RecallTask,
+    learn_to_recall,
+    learn_to_weigh,
+    pairs_to_learn,
+    questions_to_weigh,
+    recall_names,
+)
 from lisa.training.report import write_report
 from lisa.training.words import (
     WordsTask,
@@ -76,15 +87,16 @@ class Kind:
     sources: tuple[str, ...]  # beside the photographs
 
 
-STAGES = ("eyes", "self", "words", "mind")
+SHARED = ("eyes", "self", "words", "mind")
+STAGES = (*SHARED, "recall")
 NAMES_ONLY = "knowledge (names and synonyms only)"
 SAMPLES = "reasonseg_nano/train239"
 KINDS = {
     "release": Kind(STAGES, True, ("knowledge", SAMPLES)),
     "zero-shot": Kind(STAGES, False, (NAMES_ONLY,)),
-    "ft239": Kind((*STAGES, "tune"), False, (NAMES_ONLY, f"{SAMPLES} (targets present)")),
+    "ft239": Kind((*SHARED, "tune", "recall"), False, (NAMES_ONLY, f"{SAMPLES} (targets present)")),
 }
-ALL_STAGES = (*STAGES, "tune")
+ALL_STAGES = (*SHARED, "tune", "recall")
 CALIBRATION = "calibration.json"
 FROZEN_FILES = ("language-embeddings", "language-layers-1", "language-layers-2", "tower")
 EYES = Schedule(steps=2500, pictures=16, learning_rate=1e-3, save_every=250)
@@ -204,7 +216,7 @@ def forget(out: Path, stage: str | None) -> None:
 
 def take_over(start: Path, out: Path) -> None:
     """Copy the finished stages of a zero-shot run that ``out`` does not have itself."""
-    files = [start / f"{name}.safetensors" for name in STAGES]
+    files = [start / f"{name}.safetensors" for name in SHARED]
     saw = read_config(start / "model").trained_on if all(f.is_file() for f in files) else []
     if NAMES_ONLY not in saw:
         raise LisaError(f"'{start}' is not the folder of a finished zero-shot run; expected one")
@@ -230,6 +242,7 @@ def starting_model(photos: Photos, seed: int) -> tuple[LisaModel, LisaProcessor]
     source = model_directory(EMBEDDED)
     config = read_config(source)
     config.concepts, config.trained_on = photos.names, []
+    config.recall_names = recall_names(config.concepts)
     processor = LisaProcessor.from_directory(source, config)
     torch.manual_seed(seed)
     model = LisaModel(config)
@@ -251,6 +264,7 @@ def run_or_reload(
         "words": WordsTask,
         "mind": MindTask,
         "tune": MindTask,
+        "recall": RecallTask,
     }
     task = tasks[name](model)
     finished = run.out / f"{name}.safetensors"
@@ -263,6 +277,7 @@ def run_or_reload(
         "words": train_words,
         "mind": train_mind,
         "tune": train_tune,
+        "recall": train_recall,
     }
     stages[name](task, run, photos, model, processor)
     write_file({key: value.cpu() for key, value in task.state_dict().items()}, finished)
@@ -356,6 +371,20 @@ def train_tune(
     """The 239 reasoning samples, over and over."""
     make = tune_stream(run.data, model.config.image_size)
     train_end_to_end("tune", make, TUNE, task, run, model, processor)
+
+
+def train_recall(
+    task: Task, run: Run, photos: Photos, model: LisaModel, processor: LisaProcessor
+) -> None:
+    """Questions to names, and names against what is seen."""
+    samples = SAMPLES in " ".join(run.kind.sources)
+    pairs = pairs_to_learn(run.data, run.kind.reasoning, samples)
+    some = pairs[:: max(1, round(1 / run.steps_scale))]
+    torch.manual_seed(run.seed)
+    learn_to_recall(model, processor, some, max(1, round(EPOCHS * min(1.0, run.steps_scale))))
+    asked = questions_to_weigh(run.data, processor.config.recall_names, run.kind.reasoning)
+    found = learn_to_weigh(model, processor, asked)
+    write_atomically(run.out / "recall.json", json.dumps(found, indent=1).encode())
 
 
 def train_end_to_end(

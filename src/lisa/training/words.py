@@ -7,6 +7,7 @@ prompt of the target's name, which the eyes know. No pixel and no mask is needed
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -24,6 +25,7 @@ from lisa.model.config import LisaConfig
 from lisa.model.interfaces import Batch
 from lisa.model.lisa import Answer, LisaModel
 from lisa.model.processor import LisaProcessor, pad
+from lisa.model.recall import LEAST_SEEN
 from lisa.model.vlm import CLASS, CONCEPT, FoundNames, SemanticProjector, mean_embeddings
 from lisa.training.loop import Losses, Task
 from lisa.training.lora import adapt_language, adapted
@@ -32,6 +34,7 @@ from lisa.training.loss import answer_loss, prompt_loss
 CELLS = 12  # imagined things are found at one of CELLS x CELLS locations
 NO_PICTURE = Image.new("RGB", (1, 1))  # an imagined scene has none
 MEASURED = 48  # scenes of a validation
+NOT_SEEN = (-8.0, math.log(LEAST_SEEN))  # what the eyes say about a name that is nowhere
 
 
 @dataclass
@@ -246,6 +249,33 @@ def answers(
     prefix = model.vlm.encode_prefix(prefix_ids, visual_tokens(model, batch))
     rows = torch.arange(len(scenes), device=model.device)
     questions = [processor.question_ids(scene.asked[0].question) for scene in scenes]
-    started = [Answer(None, max_new_tokens=10) for _ in scenes]
+    started = [Answer(given, max_new_tokens=10) for given in recalled(model, processor, scenes)]
     said = model.answer(prefix, rows, questions, started, processor.end_token_id)
     return [processor.read(one.token_ids) for one in said]
+
+
+def recalled(
+    model: LisaModel, processor: LisaProcessor, scenes: Sequence[ImaginedScene]
+) -> list[list[int] | None]:
+    """The answers (ids) that are recalled; None where the language model answers freely."""
+    recall = model.vlm.recall
+    if recall is None:
+        return [None] * len(scenes)
+    names = processor.config.recall_names
+    seen = torch.stack([as_seen(scene, names) for scene in scenes]).to(model.device)
+    ids = pad([processor.recall_ids(scene.asked[0].question) for scene in scenes], -1)
+    found = recall.recalled(*model.vlm.read_alone(ids.to(model.device)), seen)
+    return [
+        None if one is None else processor.answer_ids(present_answer(names[one.name]))
+        for one in found
+    ]
+
+
+def as_seen(scene: ImaginedScene, names: Sequence[str]) -> Tensor:
+    """What the eyes would say about each name [K, SEEN]."""
+    seen = torch.tensor([NOT_SEEN] * len(names))
+    for one in scene.concepts:
+        if one.name in names:
+            sure = torch.tensor(one.score)
+            seen[names.index(one.name)] = torch.stack([sure.logit(), sure.log()])
+    return seen

@@ -1,0 +1,84 @@
+"""What belongs to which word: pairs of a text and the name of the thing that it is about.
+
+Definitions (WordNet's glosses), implicit questions, and questions that name their target, for which
+nothing needs to be recalled. Text only: this file knows no picture, no token and no model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+
+from lisa.data import prompts
+from lisa.data.asked import asked_about
+from lisa.data.knowledge import Thing
+from lisa.data.reasonseg import ReasonSeg
+
+FREELY = ""  # the name of what is answered without recalling anything
+PLACES = (
+    "left",
+    "right",
+    "top",
+    "bottom",
+    "large",
+    "small",
+    "second from the left",
+    "red",
+    "other",
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A text, and the name that it is about."""
+
+    text: str
+    name: str  # FREELY: of no single name, or the text says it itself
+
+
+def glosses() -> list[Pair]:
+    """Definitions of everyday nouns, none of them of a thing that is held out (WordNet 3.0)."""
+    text = resources.files("lisa.data").joinpath("glosses.jsonl").read_text(encoding="utf-8")
+    records = map(json.loads, text.splitlines())
+    return [Pair(record["gloss"], record["name"]) for record in records]
+
+
+def questions(knowledge: Mapping[str, Thing]) -> list[Pair]:
+    """All questions about known things."""
+    return [Pair(text, name) for name, thing in knowledge.items() for _, text in thing.questions]
+
+
+def asked_questions(sources: Sequence[str], held_out: bool = False) -> list[Pair]:
+    """Questions about photographs, about what is there and what is not."""
+    return [
+        Pair(text, asked.target)
+        for source in sources
+        for about in asked_about(source, held_out).values()
+        for asked in about
+        for text in asked.texts
+    ]
+
+
+def sample_questions(samples: ReasonSeg) -> list[Pair]:
+    """The questions of reasoning samples."""
+    return [
+        Pair(text, samples[index].phrase)
+        for index in range(len(samples))
+        for text in samples.questions(index)
+    ]
+
+
+def named(names: Sequence[str], count: int, seed: int = 0) -> list[Pair]:
+    """Questions that say themselves what they are about, or ask for no name in particular."""
+    random = np.random.default_rng(seed)
+    naming = [text for texts in prompts.NAMING_QUESTIONS.values() for text in texts]
+    found = [Pair(text, FREELY) for text in (*naming, *prompts.LISTING_QUESTIONS)]
+    for _ in range(count):
+        name = names[int(random.integers(len(names)))]
+        word = f"{prompts.choose(PLACES, random)} " if random.random() < 0.3 else ""
+        found.append(Pair(prompts.name_question(word + name, random), FREELY))
+    return found

@@ -1,0 +1,141 @@
+"""``Recall``: which known thing a question is about, before anybody looks at the picture.
+
+The lowest layers of the language model read the question by itself; what they make of it is pooled
+into a query, and what they make of a name into that name's key. A question is near the names that
+answer it. What is recalled is then weighed against what the eyes see (``weigh``).
+
+This file knows states, names by number, and how sure the eyes are. It refuses to know text,
+pixels, and what is said in the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lisa.model.nano import here_logits
+
+SIZE, WIDTH, HEADS, HIDDEN = 256, 128, 8, 512
+SEEN = 2  # numbers that the eyes give about each name, as ``Seen`` has them
+LEAST_SEEN = 1e-6
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """The number of a name, and whether the picture shows it."""
+
+    name: int
+    present: bool
+
+
+class StatePool(nn.Module):
+    """States [N, T, H] of a text -> one vector [N, SIZE] of length 1, by attention pooling."""
+
+    def __init__(self, hidden_size: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden_size)
+        self.value = nn.Linear(hidden_size, WIDTH)
+        self.attention = nn.Sequential(
+            nn.Linear(hidden_size, WIDTH), nn.GELU(), nn.Linear(WIDTH, HEADS)
+        )
+        self.out = nn.Sequential(
+            nn.LayerNorm(WIDTH * HEADS),
+            nn.Dropout(dropout),
+            nn.Linear(WIDTH * HEADS, HIDDEN),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(HIDDEN, SIZE),
+        )
+
+    def forward(self, states: Tensor, known: Tensor) -> Tensor:
+        """``known`` [N, T] says which states belong to the text; at least one of each does."""
+        states = self.norm(states)
+        looks = self.attention(states).masked_fill(~known[..., None], -torch.inf).softmax(1)
+        pooled = torch.einsum("nth,ntd->nhd", looks, self.value(states))
+        return F.normalize(self.out(pooled.flatten(1)), dim=-1)
+
+
+class Recall(nn.Module):
+    """A question -> which of K names it is about, and which of them the picture shows.
+
+    Args:
+        hidden_size: of the language model.
+        prompt_size: of the mask decoder.
+        names: K.
+    """
+
+    keys: Tensor  # [K, SIZE] of the names ...
+    prompts: Tensor  # [K, P] ... and what the eyes look for; both are written when training ends
+
+    def __init__(self, hidden_size: int, prompt_size: int, names: int) -> None:
+        super().__init__()
+        self.question, self.name = StatePool(hidden_size), StatePool(hidden_size)
+        self.freely = nn.Parameter(torch.randn(SIZE) / SIZE**0.5)
+        self.log_scale = nn.Parameter(torch.tensor(2.5))
+        self.answer = nn.Linear(1 + SEEN, 1)  # is this name the answer?
+        self.present = nn.Linear(1 + SEEN, 1)  # is the answer in the picture?
+        with torch.no_grad():  # until they are fitted: what is recalled and seen, always there
+            self.answer.weight.copy_(torch.tensor([[1.0, 0.0, 1.0]]))
+            self.present.weight.zero_()
+            self.present.bias.fill_(1.0)
+        self.register_buffer("keys", torch.zeros(names, SIZE))
+        self.register_buffer("prompts", torch.zeros(names, prompt_size))
+
+    def forward(self, states: Tensor, known: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Log-probabilities [N, K + 1] of the names; the last one: of none, answer freely.
+
+        Args:
+            states: [N, T, H] of the questions, from the language model's lowest layers.
+            known: bool [N, T].
+            keys: of other names than the model's.
+        """
+        keys = self.keys if keys is None else keys
+        all_keys = torch.cat([keys, F.normalize(self.freely, dim=0)[None]])
+        logits = self.question(states, known) @ all_keys.T * self.log_scale.exp()
+        return logits.log_softmax(-1)
+
+    def look(self, keys: Tensor) -> Tensor:
+        """What the eyes say about each name, [B, K, SEEN], from their map ``keys`` [B, P, h, w].
+
+        The logit of "here" where it is highest, and the same for the name in competition with all
+        others, as a log-probability.
+        """
+        here = here_logits(keys, self.prompts.expand(len(keys), -1, -1))
+        rivals = (here.sigmoid() * here.softmax(1)).flatten(2).amax(2)
+        return torch.stack([here.flatten(2).amax(2), rivals.clamp(min=LEAST_SEEN).log()], -1)
+
+    def weigh(self, recalled: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """How good each name is as an answer [N, K], and the logit of the best one's presence [N].
+
+        Args:
+            recalled: log-probabilities [N, K + 1], as ``forward`` gives them.
+            seen: [N, K, SEEN], as ``look`` gives it.
+        """
+        evidence = torch.cat([recalled[:, :-1, None], seen], -1)
+        scores = self.answer(evidence)[..., 0]
+        best = evidence[torch.arange(len(evidence)), scores.argmax(1)]
+        return scores, self.present(best)[:, 0]
+
+    def recalled(self, states: Tensor, known: Tensor, seen: Tensor) -> list[Recalled | None]:
+        """An answer for each question, or None where the language model is to answer freely.
+
+        Args:
+            states, known: as ``forward`` takes them.
+            seen: [N, K, SEEN] in each question's picture, as ``look`` gives it.
+        """
+        log_odds = self(states, known)
+        scores, present = self.weigh(log_odds, seen)
+        said = log_odds[:, :-1].argmax(1).tolist()  # what is meant, whether or not it is there
+        return [
+            None if freely else Recalled(best, True) if there else Recalled(meant, False)
+            for freely, best, meant, there in zip(
+                (log_odds.argmax(1) == log_odds.shape[1] - 1).tolist(),
+                scores.argmax(1).tolist(),
+                said,
+                (present >= 0).tolist(),
+                strict=True,
+            )
+        ]

@@ -1,0 +1,327 @@
+"""Stage "recall": the question, read by itself, learns to find the name that answers it.
+
+Texts and names go through the language model's lowest layers once; attention pools of both are
+trained until a text is nearer to its own name than to any other (InfoNCE, arXiv 1807.03748).
+Definitions make it broad: they are of thousands of nouns. Then a few numbers are fitted that weigh
+what is recalled against what the eyes see, on questions that recall has not seen. The language
+model and the eyes stay as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.progress import track
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lisa.data.asked import asked_about
+from lisa.data.associations import (
+    FREELY,
+    Pair,
+    asked_questions,
+    glosses,
+    named,
+    questions,
+    sample_questions,
+)
+from lisa.data.knowledge import taught, things
+from lisa.data.nano_data import Photos
+from lisa.data.reasonseg import ReasonSeg
+from lisa.data.tasks import pick
+from lisa.model.lisa import LisaModel
+from lisa.model.processor import LisaProcessor, pad
+from lisa.model.recall import Recall, StatePool
+from lisa.training.loop import Task
+
+EPOCHS = 12
+BATCH = 128  # texts a step ...
+GLOSSES = 96  # ... and as many definitions, among ...
+NOUNS = 512  # ... more names than they have
+LEARNING_RATE, WARMUP, WEIGHT_DECAY = 1e-3, 40, 0.05
+DROPOUT, FORGOTTEN = 0.3, 0.15  # of units, and of a text's tokens, while training
+NAMED_TEXTS = 1500
+READ_AT_ONCE = 64
+REFUSED = 0.02  # of questions about what is there may be answered with "There is no ..."
+
+
+class RecallTask(Task):
+    """What recall has learnt: its parameters, and the keys and prompts that follow from them."""
+
+    def __init__(self, model: LisaModel) -> None:
+        super().__init__(model, [model.vlm.recall])
+
+    def trained_names(self) -> set[str]:
+        """All of recall."""
+        return {f"model.vlm.recall.{name}" for name in self.model.vlm.recall.state_dict()}
+
+
+def recall_names(concepts: Sequence[str]) -> list[str]:
+    """The names that questions are compared with: known things, and what the eyes were taught."""
+    return sorted({*things(), *concepts})
+
+
+@dataclass(frozen=True)
+class States:
+    """What the lowest layers make of texts: float16 [T, H] each."""
+
+    rows: list[Tensor]
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """States [N, T, H] and which are known [N, T]."""
+        rows = [self.rows[n] for n in index.tolist()]
+        states = nn.utils.rnn.pad_sequence(rows, batch_first=True).float()
+        lengths = torch.tensor([len(row) for row in rows], device=states.device)
+        return states, torch.arange(states.shape[1], device=states.device) < lengths[:, None]
+
+
+@torch.no_grad()
+def read_texts(model: LisaModel, processor: LisaProcessor, texts: Sequence[str]) -> States:
+    """All texts through the lowest layers, the short ones first."""
+    ids = [processor.recall_ids(text) for text in texts]
+    order = sorted(range(len(ids)), key=lambda n: len(ids[n]))
+    rows: list[Tensor] = [torch.empty(0)] * len(ids)
+    for start in track(range(0, len(order), READ_AT_ONCE), "reading"):
+        some = order[start : start + READ_AT_ONCE]
+        states, known = model.vlm.read_alone(pad([ids[n] for n in some], -1).to(model.device))
+        for n, state, is_text in zip(some, states, known, strict=True):
+            rows[n] = state[is_text].half()
+    return States(rows)
+
+
+def pairs_to_learn(root: Path, reasoning: bool, samples: bool) -> list[Pair]:
+    """Texts and names beside the definitions.
+
+    Args:
+        root: the data folder.
+        reasoning: with the implicit questions about known things and photographs.
+        samples: with those of ``reasonseg_nano/train239`` that have a target.
+    """
+    found = named(sorted(things()), NAMED_TEXTS)
+    if reasoning:
+        found += [*questions(taught()), *asked_questions(list(Photos(root).folders))]
+    if samples:
+        found += sample_questions(ReasonSeg(root / "reasonseg_nano", "train239"))
+    return found
+
+
+def learn_to_recall(
+    model: LisaModel, processor: LisaProcessor, pairs: Sequence[Pair], epochs: int = EPOCHS
+) -> None:
+    """Train the pools, then write the keys and prompts of all names."""
+    recall, names = model.vlm.recall, processor.config.recall_names
+    known = things()
+    taught_names = [
+        n for n, name in enumerate(names) if not (name in known and known[name].held_out)
+    ]
+    place = {names[n]: k for k, n in enumerate(taught_names)} | {FREELY: len(taught_names)}
+    pairs = [pair for pair in pairs if pair.name in place]
+    targets = torch.tensor([place[pair.name] for pair in pairs], device=model.device)
+    texts = read_texts(model, processor, [pair.text for pair in pairs])
+    keyed = read_texts(model, processor, names)
+    defined = Definitions.read(model, processor)
+    chosen = torch.tensor(taught_names)
+
+    def loss(some: Tensor) -> Tensor:
+        keys = recall.name(*keyed.batch(chosen))
+        log_odds = recall(*forgetful(*texts.batch(some)), keys)
+        return F.nll_loss(log_odds, targets[some]) + defined.loss(recall)
+
+    train_pools(recall, loss, len(pairs), epochs)
+    with torch.no_grad():
+        recall.keys.copy_(recall.name(*keyed.batch(torch.arange(len(names)))))
+        ids = pad([processor.phrase_ids(name) for name in names], -1)
+        recall.prompts.copy_(model.phrase_prompts(ids.to(model.device)))
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """Definitions of nouns, and the nouns."""
+
+    texts: States
+    nouns: States
+    targets: Tensor  # [texts] which noun each defines
+
+    @classmethod
+    def read(cls, model: LisaModel, processor: LisaProcessor) -> Definitions:
+        """All of them."""
+        pairs = glosses()
+        nouns = sorted({pair.name for pair in pairs})
+        place = {noun: n for n, noun in enumerate(nouns)}
+        return cls(
+            read_texts(model, processor, [pair.text for pair in pairs]),
+            read_texts(model, processor, nouns),
+            torch.tensor([place[pair.name] for pair in pairs]),
+        )
+
+    def loss(self, recall: Recall) -> Tensor:
+        """Some definitions must find their nouns among others."""
+        some = torch.randperm(len(self.targets))[:GLOSSES]
+        others = torch.randperm(len(self.nouns.rows))[:NOUNS]
+        nouns = torch.cat([self.targets[some], others]).unique()
+        keys = recall.name(*self.nouns.batch(nouns))
+        log_odds = recall(*forgetful(*self.texts.batch(some)), keys)
+        wanted = torch.searchsorted(nouns, self.targets[some]).to(log_odds.device)
+        return F.nll_loss(log_odds, wanted)
+
+
+def forgetful(states: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """States of which some are not looked at, never all of a text."""
+    kept = torch.rand(known.shape, device=known.device) > FORGOTTEN
+    kept[:, 0] = True
+    return states, known & kept
+
+
+def train_pools(recall: Recall, loss: Callable[[Tensor], Tensor], count: int, epochs: int) -> None:
+    """Adam over ``count`` texts, ``epochs`` times, on a cosine."""
+    for parameter in recall.parameters():
+        parameter.requires_grad_(True)
+    set_dropout(recall, DROPOUT)
+    steps = epochs * math.ceil(count / BATCH)
+    optimizer = torch.optim.AdamW(recall.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda k: min(1.0, (k + 1) / WARMUP) * (1 + math.cos(math.pi * k / steps)) / 2,
+    )
+    order: list[Tensor] = []
+    for _ in track(range(steps), "recall"):
+        order = order or list(torch.randperm(count).split(BATCH))
+        value = loss(order.pop())
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        scheduler.step()
+    set_dropout(recall, 0.0)
+
+
+def set_dropout(recall: Recall, share: float) -> None:
+    """How much the pools forget."""
+    for pool in (recall.question, recall.name):
+        assert isinstance(pool, StatePool)
+        for layer in pool.out:
+            if isinstance(layer, nn.Dropout):
+                layer.p = share
+    recall.train(share > 0)
+
+
+# ------------------------------------------------------------------ recalled against seen
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A question about a photograph: what is recalled and seen, and what is right."""
+
+    text: str
+    image: Image.Image
+    target: int  # the place of the right name, also of one that is not there
+    present: bool
+
+
+def questions_to_weigh(root: Path, names: Sequence[str], reasoning: bool) -> list[Looked]:
+    """Questions that recall has not seen, or, without reasoning, definitions of what is there."""
+    place = {name: n for n, name in enumerate(names)}
+    return (asked_of_photographs if reasoning else defined_in_photographs)(root, place)
+
+
+def asked_of_photographs(root: Path, place: Mapping[str, int]) -> list[Looked]:
+    """What was asked about the photographs that are kept for this."""
+    found = []
+    for source, folder in Photos(root).folders.items():
+        about = asked_about(source, held_out=True)
+        for index in (n for n, image in enumerate(folder.images) if image["file_name"] in about):
+            image = Image.fromarray(folder.picture(index)[0])
+            found += [
+                Looked(text, image, place[one.target], not one.absent)
+                for one in about[folder.images[index]["file_name"]]
+                for text in one.texts
+                if one.target in place
+            ]
+    return found
+
+
+def defined_in_photographs(root: Path, place: Mapping[str, int]) -> list[Looked]:
+    """Definitions of what is on photographs that training leaves out, and of something else."""
+    defined = {pair.name: pair.text for pair in glosses() if pair.name in place}
+    found = []
+    for folder in Photos(root, "held-out").folders.values():
+        for index in range(len(folder)):
+            pixels, shown = folder.picture(index)
+            image, random = Image.fromarray(pixels), np.random.default_rng(index)
+            there = [name for name in dict.fromkeys(shown) if name in defined]
+            missing = pick(sorted(defined.keys() - set(shown)), 1, random)
+            found += [Looked(defined[name], image, place[name], True) for name in there]
+            found += [Looked(defined[name], image, place[name], False) for name in missing]
+    return found
+
+
+@torch.no_grad()
+def evidence(
+    model: LisaModel, processor: LisaProcessor, asked: Sequence[Looked]
+) -> tuple[Tensor, Tensor]:
+    """What is recalled [N, K + 1] and seen [N, K, SEEN] of each question."""
+    recall = model.vlm.recall
+    recalled, seen, last = [], [], None
+    for one in track(asked, "weighing"):
+        ids = torch.tensor([processor.recall_ids(one.text)], device=model.device)
+        recalled.append(recall(*model.vlm.read_alone(ids)))
+        if one.image is not last:
+            pixels = processor.encode_images([one.image]).to(model.device)
+            looked, last = recall.look(model.decoder.encode_image(pixels).keys), one.image
+        seen.append(looked)
+    return torch.cat(recalled), torch.cat(seen)
+
+
+def learn_to_weigh(
+    model: LisaModel, processor: LisaProcessor, asked: Sequence[Looked]
+) -> dict[str, float]:
+    """Fit how recalled and seen names are weighed, and when an answer is not in the picture.
+
+    Returns:
+        How often the right name is best, of what is there; how often what is not there is refused,
+        and what is there is not. Without questions nothing is changed.
+    """
+    if not any(one.present for one in asked):
+        return {}
+    recall = model.vlm.recall
+    recalled, seen = evidence(model, processor, asked)
+    target = torch.tensor([one.target for one in asked], device=model.device)
+    present = torch.tensor([one.present for one in asked], device=model.device)
+    fit(
+        recall.answer,
+        lambda: F.cross_entropy(recall.weigh(recalled, seen)[0][present], target[present]),
+    )
+    fit(
+        recall.present,
+        lambda: F.binary_cross_entropy_with_logits(
+            recall.weigh(recalled, seen)[1], present.float()
+        ),
+    )
+    with torch.no_grad():
+        recall.present.bias -= recall.weigh(recalled, seen)[1][present].quantile(REFUSED)
+        scores, there = recall.weigh(recalled, seen)
+    right = (scores.argmax(1) == target)[present].float().mean()
+    return {
+        "right": float(right),
+        "refused": float((there[~present] < 0).float().mean()) if (~present).any() else 0.0,
+        "answered": float((there[present] >= 0).float().mean()),
+    }
+
+
+def fit(layer: nn.Linear, loss: Callable[[], Tensor]) -> None:
+    """A few numbers to their best, by L-BFGS."""
+    layer.requires_grad_(True)
+    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=60, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss() + 1e-4 * layer.weight.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(closure)

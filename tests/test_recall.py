@@ -1,0 +1,161 @@
+"""Recall: texts by themselves, names as answers, and what is weighed against what is seen."""
+
+import math
+
+import pytest
+import torch
+
+from lisa.model.lisa import LisaModel
+from lisa.model.processor import RECALL_TOKENS, LisaProcessor, pad
+from lisa.model.recall import SEEN, SIZE, Recall, Recalled, StatePool
+from lisa.model.vlm import NanoVlm
+from lisa.predict import Segmenter
+from lively_model import chat_tokenizer, picture, tiny_config
+
+NAMES = ["cat", "cup", "umbrella", "dog"]
+WIDTH, PROMPT = 32, 32
+
+
+@pytest.fixture
+def built() -> tuple[LisaModel, LisaProcessor]:
+    tokenizer = chat_tokenizer()
+    config = tiny_config(tokenizer)
+    config.recall_names = NAMES
+    torch.manual_seed(0)
+    return LisaModel(config).eval(), LisaProcessor(tokenizer, config)
+
+
+@pytest.fixture
+def recall() -> Recall:
+    torch.manual_seed(0)
+    recall = Recall(WIDTH, PROMPT, len(NAMES)).eval()
+    recall.keys.copy_(torch.nn.functional.normalize(torch.randn(len(NAMES), SIZE), dim=-1))
+    return recall
+
+
+def weights(layer: torch.nn.Linear, values: list[float], bias: float = 0.0) -> None:
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([values]))
+        layer.bias.fill_(bias)
+
+
+def states_for(recall: Recall, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every question is about that name; the last number: about none."""
+    keys = torch.cat([recall.keys, torch.nn.functional.normalize(recall.freely, dim=0)[None]])
+    monkeypatch.setattr(
+        recall.question, "forward", lambda states, known: keys[number].expand(len(states), -1)
+    )
+
+
+def test_what_is_not_text_is_not_looked_at() -> None:
+    pool = StatePool(WIDTH).eval()
+    states = torch.randn(2, 5, WIDTH)
+    known = torch.tensor([[True, True, False, False, False], [True] * 5])
+    pooled = pool(states, known)
+    assert torch.allclose(pooled.norm(dim=-1), torch.ones(2))
+    changed = torch.where(known[..., None], states, torch.randn(2, 5, WIDTH))
+    assert torch.allclose(pool(changed, known), pooled, atol=1e-6)
+
+
+def test_probabilities_are_of_all_names_and_of_none(recall: Recall) -> None:
+    log_odds = recall(torch.randn(3, 4, WIDTH), torch.ones(3, 4, dtype=torch.bool))
+    assert log_odds.shape == (3, len(NAMES) + 1)
+    assert torch.allclose(log_odds.exp().sum(1), torch.ones(3))
+    assert recall(
+        torch.randn(1, 2, WIDTH), torch.ones(1, 2, dtype=torch.bool), recall.keys[:2]
+    ).shape == (1, 3)
+
+
+def test_what_the_eyes_say_is_surest_where_the_prompt_fits(recall: Recall) -> None:
+    recall.prompts.copy_(torch.randn(len(NAMES), PROMPT))
+    keys = torch.randn(1, PROMPT, 2, 3) * 0.1
+    keys[0, :, 1, 2] = recall.prompts[2] * 3
+    seen = recall.look(keys)
+    assert seen.shape == (1, len(NAMES), SEEN)
+    assert seen[0, :, 0].argmax() == 2 and seen[0, :, 1].argmax() == 2
+    assert (seen[..., 1] <= 0).all()
+
+
+def test_a_name_is_chosen_by_both(recall: Recall, monkeypatch: pytest.MonkeyPatch) -> None:
+    states, known = torch.randn(1, 2, WIDTH), torch.ones(1, 2, dtype=torch.bool)
+    states_for(recall, 1, monkeypatch)
+    seen = torch.zeros(1, len(NAMES), SEEN)
+    weights(recall.answer, [1.0, 0.0, 0.0])
+    weights(recall.present, [0.0, 1.0, 0.0])
+    assert recall.recalled(states, known, seen) == [Recalled(1, True)]
+    weights(recall.answer, [1.0, 1.0, 0.0])
+    seen[0, 3, 0] = 100.0
+    assert recall.recalled(states, known, seen) == [Recalled(3, True)]
+
+
+def test_what_is_meant_and_not_seen_is_said_to_be_missing(
+    recall: Recall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states, known = torch.randn(1, 2, WIDTH), torch.ones(1, 2, dtype=torch.bool)
+    states_for(recall, 2, monkeypatch)
+    weights(recall.answer, [1.0, 0.0, 0.0])
+    weights(recall.present, [0.0, 1.0, 0.0], bias=-1.0)
+    seen = torch.zeros(1, len(NAMES), SEEN)
+    assert recall.recalled(states, known, seen) == [Recalled(2, False)]
+
+
+def test_a_question_about_no_name_is_answered_freely(
+    recall: Recall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states, known = torch.randn(2, 2, WIDTH), torch.ones(2, 2, dtype=torch.bool)
+    states_for(recall, len(NAMES), monkeypatch)
+    assert recall.recalled(states, known, torch.zeros(2, len(NAMES), SEEN)) == [None, None]
+
+
+def test_texts_are_read_by_themselves_and_by_the_lowest_layers(
+    built: tuple[LisaModel, LisaProcessor],
+) -> None:
+    model, processor = built
+    assert isinstance(model.vlm, NanoVlm)
+    short, long = processor.recall_ids("a cat"), processor.recall_ids("a cat on a mat, or two")
+    both, known = model.vlm.read_alone(pad([short, long], -1))
+    alone, _ = model.vlm.read_alone(torch.tensor([short]))
+    assert torch.allclose(both[0, : len(short)], alone[0], atol=1e-5)
+    assert known.sum(1).tolist() == [len(short), len(long)]
+    everything = model.vlm.language.model(
+        inputs_embeds=model.vlm.embed(torch.tensor([[0, *short]])), output_hidden_states=True
+    ).hidden_states
+    assert torch.allclose(alone[0], everything[model.config.recall_layers][0, 1:], atol=1e-5)
+
+
+def test_a_long_question_is_cut(built: tuple[LisaModel, LisaProcessor]) -> None:
+    assert len(built[1].recall_ids("cat and " * 200)) == RECALL_TOKENS
+
+
+def test_the_first_letter_and_blanks_make_no_difference(
+    built: tuple[LisaModel, LisaProcessor],
+) -> None:
+    assert built[1].recall_ids(" The cat ") == built[1].recall_ids("the cat")
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_the_segmenter_says_what_is_recalled(
+    built: tuple[LisaModel, LisaProcessor], monkeypatch: pytest.MonkeyPatch, present: bool
+) -> None:
+    model, processor = built
+    monkeypatch.setattr(
+        Recall, "recalled", lambda self, states, known, seen: [Recalled(2, present)] * len(states)
+    )
+    segmenter = Segmenter(model, processor)
+    given = segmenter.segment(picture(), "keeps the rain off", answer="[SEG].")
+    result = segmenter.segment(picture(), "keeps the rain off")
+    if present:
+        assert result.text == "The umbrella." and len(result.masks) == 1
+    else:
+        assert result.text == "There is no umbrella in this picture." and not result.masks
+    assert len(given.masks) == 1 and "umbrella" not in given.text
+
+
+def test_a_model_without_names_recalls_nothing() -> None:
+    tokenizer = chat_tokenizer()
+    assert LisaModel(tiny_config(tokenizer)).vlm.recall is None
+
+
+def test_the_scale_of_what_is_not_seen_is_finite(recall: Recall) -> None:
+    seen = recall.look(torch.full((1, PROMPT, 1, 1), -1e4))
+    assert torch.isfinite(seen).all() and seen[..., 1].min() >= math.log(1e-6) - 1e-4
