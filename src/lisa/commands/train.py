@@ -189,8 +189,8 @@ def nano(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Run this stage only: [b]eyes[/b], [b]words[/b], [b]mind[/b] or, with ft239, "
-            "[b]tune[/b].",
+            help="Run this stage only: [b]eyes[/b], [b]self[/b], [b]words[/b], [b]mind[/b], "
+            "[b]recall[/b] or, with ft239, [b]tune[/b].",
             show_default=False,
         ),
     ] = None,
