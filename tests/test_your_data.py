@@ -90,7 +90,7 @@ def scores(folder: Path, model: str) -> dict[str, float]:
     return content
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_commands_make_a_model_that_knows_more(folder: Path) -> None:
     make_files(folder / "five", 5, seed=1)
     lisa(folder, "data", "import", "five", "--out", "further", "--split", "0")
@@ -98,14 +98,14 @@ def test_two_commands_make_a_model_that_knows_more(folder: Path) -> None:
     assert after["gIoU"] > before["gIoU"] + GAIN
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_two_commands_take_less_than_a_quarter_of_an_hour(folder: Path) -> None:
     lines = (folder / "seconds.txt").read_text().splitlines()
     assert [line.split()[2] for line in lines[:2]] == ["data", "train"]
     assert sum(float(line.split()[0]) for line in lines[:2]) < CPU_SECONDS
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_page_shows_answers_before_and_after(folder: Path) -> None:
     page = (folder / "runs" / "mine" / "report.html").read_text()
     (before, after) = re.search(r"before ([\d.]+), after ([\d.]+)", page).groups()
@@ -113,7 +113,7 @@ def test_the_page_shows_answers_before_and_after(folder: Path) -> None:
     assert "questions of own/val" in page and "<img " in page
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_benchmark_of_the_page_is_there(folder: Path) -> None:
     counts = [
         len(ReasonSeg(folder / "set" / "reasonseg", split)) for split in ("train", "val", "test")
