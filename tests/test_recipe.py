@@ -28,6 +28,8 @@ from lisa.training.eyes import EyesTask
 from lisa.training.lora import LORA
 from lisa.training.mind import MindTask, mind_stream
 from lisa.training.nano import (
+    ASKED,
+    DEFINITIONS,
     FROZEN_FILES,
     KINDS,
     NAMES_ONLY,
@@ -108,6 +110,8 @@ def test_a_run_leaves_a_model_that_loads(finished: Path, data: Path) -> None:
         "stamps",
         "imagelevel_imagenet1000",
         "knowledge",
+        DEFINITIONS,
+        ASKED,
         "reasonseg_nano/train239",
     ]
     learnt = read_file(finished / "mind.safetensors")
@@ -291,7 +295,7 @@ def test_what_ships_answers_like_the_model_in_memory(
     assert spread(masks) > 0.01  # there is something to compare
     fields = json.loads((out / "config.json").read_text())
     labelled = "imagelevel_imagenet1000"
-    assert fields["trained_on"] == [*SOURCES, "stamps", labelled, NAMES_ONLY]  # no question
+    assert fields["trained_on"] == [*SOURCES, "stamps", labelled, NAMES_ONLY, DEFINITIONS]
 
 
 def one_batch(data: Path, processor: LisaProcessor) -> Batch:
@@ -394,7 +398,7 @@ def test_the_tuned_kind_is_trained_on_from_the_stages_before(
     assert before.keys() == after.keys()
     assert not all(value.equal(before[name]) for name, value in after.items())
     seen = build(tmp_path / "model", "cpu")[1].config.trained_on
-    assert seen[-2:] == [NAMES_ONLY, "reasonseg_nano/train239 (targets present)"]
+    assert seen[-3:] == [NAMES_ONLY, DEFINITIONS, "reasonseg_nano/train239 (targets present)"]
 
 
 def write_run(folder: Path, trained_on: list[str]) -> Path:

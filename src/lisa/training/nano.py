@@ -90,11 +90,17 @@ class Kind:
 SHARED = ("eyes", "self", "words", "mind")
 STAGES = (*SHARED, "recall")
 NAMES_ONLY = "knowledge (names and synonyms only)"
+DEFINITIONS = "definitions (WordNet)"
+ASKED = "asked (questions about photographs)"
 SAMPLES = "reasonseg_nano/train239"
 KINDS = {
-    "release": Kind(STAGES, True, ("knowledge", SAMPLES)),
-    "zero-shot": Kind(STAGES, False, (NAMES_ONLY,)),
-    "ft239": Kind((*SHARED, "tune", "recall"), False, (NAMES_ONLY, f"{SAMPLES} (targets present)")),
+    "release": Kind(STAGES, True, ("knowledge", DEFINITIONS, ASKED, SAMPLES)),
+    "zero-shot": Kind(STAGES, False, (NAMES_ONLY, DEFINITIONS)),
+    "ft239": Kind(
+        (*SHARED, "tune", "recall"),
+        False,
+        (NAMES_ONLY, DEFINITIONS, f"{SAMPLES} (targets present)"),
+    ),
 }
 ALL_STAGES = (*SHARED, "tune", "recall")
 CALIBRATION = "calibration.json"
@@ -423,7 +429,8 @@ def write_model(model: LisaModel, processor: LisaProcessor, run: Run, photos: Ph
     write_file(learnt, out / "lisa.safetensors")
     write_file(adapter, out / "adapter.safetensors")
     labelled = [folder.folder.name for folder in labelled_folders(run.data)]
-    processor.config.trained_on = [*photos.sources, *labelled, *run.kind.sources]
+    seen = [*photos.sources, *labelled, *run.kind.sources]
+    processor.config.trained_on = list(dict.fromkeys(seen))
     write_config(processor.config, out)
     return out
 
