@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lisa.data.imagenet import imagenet_classes, word_table
-from lisa.data.nano_data import Photos, Stream
+from lisa.data.nano_data import Photos
 from lisa.data.photos import LabelledPhotos
+from lisa.data.stream import Stream
 from lisa.example import Example
 from lisa.model.interfaces import Batch, DecodedMasks
 from lisa.model.lisa import LisaModel

@@ -13,7 +13,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from lisa.data.nano_data import Photos, Stream
+from lisa.data.nano_data import Photos
+from lisa.data.stream import Stream
 from lisa.errors import ModelError
 from lisa.training.eyes import EyesTask, eyes_stream
 from lisa.training.loop import (

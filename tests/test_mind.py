@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from lisa.data.asked import Asked
 from lisa.data.knowledge import is_held_out, taught, things
-from lisa.data.nano_data import Photos, Stream
-from lisa.data.photos import LabelledPhotos
+from lisa.data.nano_data import Photos
+from lisa.data.photos import LabelledPhotos, Region, Scene
 from lisa.data.prompts import NAME_QUESTIONS
 from lisa.data.reasonseg import ReasonSeg
+from lisa.data.stream import Stream
 from lisa.errors import DataError
 from lisa.example import Example
 from lisa.model.interfaces import Batch
@@ -27,6 +29,8 @@ from lisa.training.mind import (
     OPENING,
     MindTask,
     all_names,
+    asked_photos,
+    asked_sample,
     everyday_names,
     held_out_questions,
     iou_by_question,
@@ -320,6 +324,56 @@ def test_a_sample_whose_words_say_left_or_right_is_never_mirrored(
     samples = ReasonSeg(data / "reasonseg_nano", "train239")
     made = [reasoning_sample(samples, 0, np.random.default_rng(n), SIDE) for n in range(12)]
     assert {is_mirrored(examples) for examples in made} == ({True, False} if may_turn else {False})
+
+
+def asked_scene() -> Scene:
+    """A cat on the left, a speck of a cup."""
+    cat, cup = np.zeros((SIDE, SIDE), bool), np.zeros((SIDE, SIDE), bool)
+    cat[10:40, 2:20], cup[0, 0] = True, True
+    pixels = np.full((SIDE, SIDE, 3), 99, np.uint8)
+    return Scene(pixels, (Region("cat", cat), Region("cup", cup)), (), False)
+
+
+def test_what_was_asked_about_a_photograph_is_asked_in_one_of_its_wordings() -> None:
+    asked = [
+        Asked(("who purrs?", "the mouse's enemy"), "cat", absent=False),
+        Asked(("what holds tea?",), "cup", absent=False),
+        Asked(("what keeps the rain off?",), "umbrella", absent=True),
+        Asked(("who purrs louder?",), "cat", absent=True),  # is there after all
+    ]
+    made = [
+        asked_sample(asked_scene(), asked, np.random.default_rng(n), SIDE, 4) for n in range(12)
+    ]
+    assert {len(examples) for examples in made} == {2}  # the cup is too small to be seen
+    spoken = {example.question: example.answer for examples in made for example in examples}
+    assert spoken == {
+        "who purrs?": "The cat.",
+        "the mouse's enemy": "The cat.",
+        "what keeps the rain off?": "There is no umbrella in this picture.",
+    }
+    sides = {
+        bool(e.mask[:, : SIDE // 2].any()) for examples in made for e in examples if e.mask.any()
+    }
+    assert sides == {True, False}
+
+
+def test_a_photograph_that_is_asked_for_a_side_is_never_mirrored() -> None:
+    asked = [Asked(("who sits on the left?",), "cat", absent=False)]
+    made = [
+        asked_sample(asked_scene(), asked, np.random.default_rng(n), SIDE, 1) for n in range(12)
+    ]
+    assert all(examples[0].mask[:, : SIDE // 2].any() for examples in made)
+
+
+def test_photographs_with_questions_are_found_by_their_names(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = (Asked(("who purrs?",), "cat", absent=False),)
+    monkeypatch.setattr(
+        mind, "asked_about", lambda source: {"2.png": one} if source == "coco_union" else {}
+    )
+    ((folder, index, about),) = asked_photos(Photos(data))
+    assert folder.images[index]["file_name"] == "2.png" and about == one
 
 
 def test_a_target_too_small_to_be_seen_is_not_asked_for(

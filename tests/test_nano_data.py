@@ -7,14 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from torch.utils.data import DataLoader
 
-from coco_folder import COLOURS, content, make_cutouts, make_folder
+from coco_folder import content, make_cutouts, make_folder
 from lisa.data import nano_data
-from lisa.data.nano_data import ANYWHERE, PATIENCE, SOURCES, Photos, Stream
-from lisa.data.tasks import eye_examples
+from lisa.data.nano_data import ANYWHERE, OUTLINES, SOURCES, Photos
 from lisa.errors import DataError
-from lisa.example import Example
 
 
 def renamed(**names: str) -> dict[str, object]:
@@ -34,23 +31,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_folder(root / "photos" / "tools_seg", renamed(cat="plane", dog="saw", cup="hand"))
     make_cutouts(root / "photos" / "stamps")
     return root
-
-
-def stream(root: Path, seed: int = 3) -> Stream:
-    photos = Photos(root)
-
-    def make(random: np.random.Generator) -> list[Example]:
-        return eye_examples(photos.draw(random, 48), random, 3, {"cat": ("kitty",)}, 2)
-
-    return Stream(make, 100, seed)
-
-
-def content_of(examples: list[Example]) -> list[tuple[object, ...]]:
-    """Everything in the examples, in a form that can be compared."""
-    return [
-        (one.image.tobytes(), one.question, one.answer, one.phrase, np.asarray(one.masks).tobytes())
-        for one in examples
-    ]
 
 
 # Sources
@@ -154,50 +134,38 @@ def test_a_malformed_source_is_named(tmp_path: Path) -> None:
         Photos(tmp_path)
 
 
-# Stream
+# Outlines that were drawn for photographs without masks
 
 
-def test_a_sample_depends_on_the_seed_and_its_number_alone(root: Path) -> None:
-    one, two = stream(root), stream(root)
-    forwards = [content_of(one[index]) for index in range(8)]
-    backwards = [content_of(two[index]) for index in reversed(range(8))]
-    assert forwards == backwards[::-1]
-    assert content_of(one[3]) == forwards[3]
+@pytest.fixture
+def outlined(root: Path, tmp_path: Path) -> Path:
+    """Beside the other sources one with a photograph that there are outlines for, and another."""
+    drawn = json.loads((OUTLINES / "imagelevel_imagenet1000.json").read_text(encoding="utf-8"))
+    known = drawn["images"][0]
+    folder = tmp_path / "photos" / "imagelevel_imagenet1000"
+    (folder / "images").mkdir(parents=True)
+    for name in (known["file_name"], "unknown.jpg"):
+        Image.new("RGB", (known["width"], known["height"])).save(folder / "images" / name)
+    (folder / "annotations.json").write_text('{"images": []}')
+    make_folder(tmp_path / "photos" / "coco_union")
+    return tmp_path
 
 
-def test_other_seeds_and_numbers_give_other_samples(root: Path) -> None:
-    samples = [content_of(stream(root, seed)[index]) for seed in (0, 1) for index in range(4)]
-    assert len({str(sample) for sample in samples}) == 8
+def test_outlines_stand_for_the_masks_that_a_source_lacks(outlined: Path) -> None:
+    folder = Photos(outlined, "all").folders["imagelevel_imagenet1000"]
+    (scene,) = [folder[index] for index in range(len(folder))]  # the unknown one is left out
+    assert scene.regions and all(region.mask.any() for region in scene.regions)
+    assert scene.regions[0].mask.shape == scene.image.shape[:2]
 
 
-def test_a_stopped_run_goes_on_with_the_same_samples_on_any_number_of_workers(root: Path) -> None:
-    made = stream(root)
-    expected = [content_of(made[index]) for index in range(4, 10)]
-    loader = DataLoader(
-        made, batch_size=None, sampler=range(4, 10), num_workers=2, multiprocessing_context="fork"
-    )
-    assert [content_of(examples) for examples in loader] == expected
+def test_a_source_without_a_photograph_that_was_outlined_is_no_source(outlined: Path) -> None:
+    for path in (outlined / "photos" / "imagelevel_imagenet1000" / "images").iterdir():
+        path.rename(path.with_name(f"another {path.name}"))
+    assert list(Photos(outlined).folders) == ["coco_union"]
 
 
-def test_samples_hold_questions_of_the_photographs(root: Path) -> None:
-    made = stream(root)
-    assert len(made) == 100
-    phrases = {one.phrase.split()[-1] for index in range(40) for one in made[index]}
-    expected = {*COLOURS, "bowl", "hand", "kitty", "plane", "plate", "saw"}
-    expected |= {"handsaw"}  # in composite scenes things go by their everyday names
-    assert phrases <= expected
-    assert len(phrases) > 6
-
-
-def test_a_view_that_shows_nothing_is_drawn_again() -> None:
-    example = Example(Image.new("RGB", (8, 8)), "what?")
-    made = Stream(lambda random: [example] if random.random() < 0.2 else [], 50, seed=0)
-    assert all(made[index] == [example] for index in range(50))
-
-
-def test_data_that_never_shows_anything_is_an_error() -> None:
-    calls: list[int] = []
-    made = Stream(lambda random: calls.append(1) or [], 1, seed=4)
-    with pytest.raises(DataError, match=r"sample 0 of seed 4 is empty after 1000 attempts"):
-        made[0]
-    assert len(calls) == PATIENCE
+def test_rarely_outlined_names_are_not_on_the_other_photographs(outlined: Path) -> None:
+    photos = Photos(outlined, "all")
+    elsewhere = photos.elsewhere("imagelevel_imagenet1000")
+    assert "accordion" in elsewhere or len(elsewhere) > 20
+    assert not {"sky", "person"} & set(elsewhere)  # often outlined, and often not

@@ -7,7 +7,7 @@ import torch
 
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import RECALL_TOKENS, LisaProcessor, pad
-from lisa.model.recall import SEEN, SIZE, Recall, Recalled, StatePool
+from lisa.model.recall import SEEN, SIZE, Recall, StatePool
 from lisa.model.vlm import NanoVlm
 from lisa.predict import Segmenter
 from lively_model import chat_tokenizer, picture, tiny_config
@@ -81,22 +81,24 @@ def test_a_name_is_chosen_by_both(recall: Recall, monkeypatch: pytest.MonkeyPatc
     states_for(recall, 1, monkeypatch)
     seen = torch.zeros(1, len(NAMES), SEEN)
     weights(recall.answer, [1.0, 0.0, 0.0])
-    weights(recall.present, [0.0, 1.0, 0.0])
-    assert recall.recalled(states, known, seen) == [Recalled(1, True)]
+    assert recall.recalled(states, known, seen) == [1]
     weights(recall.answer, [1.0, 1.0, 0.0])
     seen[0, 3, 0] = 100.0
-    assert recall.recalled(states, known, seen) == [Recalled(3, True)]
+    assert recall.recalled(states, known, seen) == [3]
 
 
-def test_what_is_meant_and_not_seen_is_said_to_be_missing(
+def test_what_the_eyes_do_not_report_is_no_answer(
     recall: Recall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states, known = torch.randn(1, 2, WIDTH), torch.ones(1, 2, dtype=torch.bool)
-    states_for(recall, 2, monkeypatch)
+    monkeypatch.setattr("lisa.model.recall.REPORTED", 2)
+    states_for(recall, 1, monkeypatch)
     weights(recall.answer, [1.0, 0.0, 0.0])
-    weights(recall.present, [0.0, 1.0, 0.0], bias=-1.0)
     seen = torch.zeros(1, len(NAMES), SEEN)
-    assert recall.recalled(states, known, seen) == [Recalled(2, False)]
+    seen[0, :, 1] = torch.tensor([-1.0, -3.0, -4.0, -2.0])
+    scores = recall.weigh(recall(states, known), seen)
+    assert scores.isfinite().tolist() == [[True, False, False, True]]
+    assert recall.recalled(states, known, seen)[0] in (0, 3)
 
 
 def test_a_question_about_no_name_is_answered_freely(
@@ -133,22 +135,26 @@ def test_the_first_letter_and_blanks_make_no_difference(
     assert built[1].recall_ids(" The cat ") == built[1].recall_ids("the cat")
 
 
-@pytest.mark.parametrize("present", [True, False])
 def test_the_segmenter_says_what_is_recalled(
-    built: tuple[LisaModel, LisaProcessor], monkeypatch: pytest.MonkeyPatch, present: bool
+    built: tuple[LisaModel, LisaProcessor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, processor = built
-    monkeypatch.setattr(
-        Recall, "recalled", lambda self, states, known, seen: [Recalled(2, present)] * len(states)
-    )
+    monkeypatch.setattr(Recall, "recalled", lambda self, states, known, seen: [2] * len(states))
     segmenter = Segmenter(model, processor)
     given = segmenter.segment(picture(), "keeps the rain off", answer="[SEG].")
     result = segmenter.segment(picture(), "keeps the rain off")
-    if present:
-        assert result.text == "The umbrella." and len(result.masks) == 1
-    else:
-        assert result.text == "There is no umbrella in this picture." and not result.masks
+    assert result.text == "The umbrella." and len(result.masks) == 1
     assert len(given.masks) == 1 and "umbrella" not in given.text
+
+
+def test_what_is_not_recalled_is_generated(
+    built: tuple[LisaModel, LisaProcessor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = built
+    monkeypatch.setattr(Recall, "recalled", lambda self, states, known, seen: [None] * len(states))
+    freely = Segmenter(model, processor).segment(picture(), "the cat")
+    model.vlm.recall = None
+    assert Segmenter(model, processor).segment(picture(), "the cat").text == freely.text
 
 
 def test_a_model_without_names_recalls_nothing() -> None:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from lisa.data import associations
 from lisa.data.imagenet import imagenet_classes
-from lisa.data.nano_data import Photos, Stream
+from lisa.data.nano_data import Photos
+from lisa.data.stream import Stream
 from lisa.errors import DataError, LisaError
 from lisa.model import vlm
 from lisa.model.build import build

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from lisa.data.imagined import Asked, ImaginedScene, Seen
 from lisa.data.knowledge import is_held_out, taught, things
-from lisa.data.nano_data import Stream
 from lisa.data.prompts import NAMING_QUESTIONS
+from lisa.data.stream import Stream
 from lisa.example import Example
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import LisaProcessor

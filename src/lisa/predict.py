@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lisa.data.prompts import absent_answer, present_answer
+from lisa.data.prompts import present_answer
 from lisa.errors import LisaError, QuestionError
 from lisa.example import check_question
 from lisa.image import ImageSource, load_image
@@ -218,11 +218,9 @@ class Segmenter:
         rows = torch.tensor([asked[n].image_index for n in open_ones], device=self.model.device)
         names = self.processor.config.recall_names
         recalled = recall.recalled(*states, recall.look(features.keys)[rows])
-        for n, answer in zip(open_ones, recalled, strict=True):
-            if answer is not None:
-                say = present_answer if answer.present else absent_answer
-                mark = SEG_TOKEN if answer.present else ""
-                found[n] = replace(asked[n], answer=say(names[answer.name]) + mark)
+        for n, name in zip(open_ones, recalled, strict=True):
+            if name is not None:
+                found[n] = replace(asked[n], answer=f"{present_answer(names[name])} {SEG_TOKEN}")
         return found
 
     def _decode(self, answer: Generated, picture: Image.Image) -> tuple[str, tuple[Mask, ...]]:

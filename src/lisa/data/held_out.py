@@ -17,8 +17,9 @@ from PIL import Image
 from lisa.data import prompts
 from lisa.data.composite import Composer, kinds_by_word
 from lisa.data.knowledge import Thing, new_phrasings, things
-from lisa.data.nano_data import PATIENCE, Photos
+from lisa.data.nano_data import Photos
 from lisa.data.photos import MINIMUM_REGION_SHARE, PhotoFolder, Region, Scene
+from lisa.data.stream import PATIENCE
 from lisa.data.tasks import Target, example, pick, referring_targets, semantic_targets
 from lisa.errors import DataError
 from lisa.example import Example

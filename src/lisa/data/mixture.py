@@ -1,8 +1,6 @@
 """Several data sets as one stream: who is drawn how often, and in which order.
 
-Sample i is a function of (seed, i) alone. So a stopped run goes on at the exact sample, and any
-number of workers and processes that share the numbers out among themselves share the samples out
-without overlap. This file knows weights and numbers; it refuses to know what a data set holds.
+The order is a ``Stream``'s. This file knows weights; it refuses to know what a data set holds.
 """
 
 from __future__ import annotations
@@ -12,15 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from lisa.data.datasets import Drawable
+from lisa.data.stream import Stream
 from lisa.errors import DataError
 from lisa.example import Example
 
 FAMILY_WEIGHTS = {"semantic": 9.0, "refer": 3.0, "vqa": 3.0, "reason": 1.0}  # the paper's, §4.1
 OTHER_FAMILY = 1.0
-PATIENCE = 1000  # attempts at a sample; more means that the data have nothing to ask about
 Vary = Callable[[Example, np.random.Generator], Example]
 
 
@@ -43,7 +40,7 @@ class Share:
         return [self.dataset[int(random.integers(len(self.dataset)))]]
 
 
-class Mixture(Dataset[list[Example]]):
+class Mixture(Stream[Example]):
     """``length`` samples of named data sets; each is the questions about one picture.
 
     Args:
@@ -62,23 +59,14 @@ class Mixture(Dataset[list[Example]]):
     ) -> None:
         check_shares(shares)
         self.shares = dict(sorted(shares.items()))
-        self.length, self.seed, self.vary = length, seed, vary
+        self.vary = vary
+        super().__init__(self.draw, length, seed, ", ".join(self.shares))
         self.bounds = np.cumsum([share.weight for share in self.shares.values()])
 
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> list[Example]:
-        if not 0 <= index < self.length:
-            raise IndexError(index)
-        random = np.random.default_rng([self.seed, index])
-        for _ in range(PATIENCE):
-            if examples := self.shares[self.pick(random)].draw(random):
-                return [self.vary(one, random) if self.vary else one for one in examples]
-        raise DataError(
-            f"sample {index} of seed {self.seed} is empty after {PATIENCE} attempts; "
-            f"expected questions in {', '.join(self.shares)}"
-        )
+    def draw(self, random: np.random.Generator) -> list[Example]:
+        """The questions about one picture of one data set."""
+        examples = self.shares[self.pick(random)].draw(random)
+        return [self.vary(one, random) if self.vary else one for one in examples]
 
     def pick(self, random: np.random.Generator) -> str:
         """The name of a data set, by weight."""

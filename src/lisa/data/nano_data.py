@@ -1,27 +1,21 @@
-"""Which data a training stage sees, how often, and in which order.
+"""Which photographs lisa-nano is trained on, and how often.
 
-A table from a source's name to how it is read and weighed, and a seeded stream over it: sample i is
-a function of (seed, i) alone, so that a stopped run goes on exactly where it was, on any number of
-workers. This file knows names, weights and scenes; it refuses to know models.
+A table from a source's name to how it is read and weighed. This file knows names, weights and
+scenes; it refuses to know models.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from lisa.data.composite import Backdrops, Composer
 from lisa.data.photos import Cutouts, MaskedThings, PhotoFolder, Scene, augment
 from lisa.errors import DataError
-
-Sample = TypeVar("Sample")
 
 
 @dataclass(frozen=True)
@@ -107,7 +101,6 @@ CUT_UP = (  # sources whose things are whole enough to be cut out
     *("waste_bottles_via", "trash_bags", "balloon", "imagelevel_imagenet1000"),
 )
 COMPOSITE_SHARE = 0.2  # of views are composite scenes
-PATIENCE = 1000  # attempts at a sample; more means that the data has nothing to ask about
 
 
 class Photos:
@@ -206,28 +199,3 @@ def open_folders(folder: Path, part: str) -> dict[str, PhotoFolder]:
 def outlines(name: str) -> Path | None:
     """Our own masks of a source that has none; None where it has its own."""
     return Path(str(OUTLINES / f"{name}.json")) if SOURCES[name].outlined else None
-
-
-class Stream(Dataset[list[Sample]]):
-    """``length`` samples; sample i is made by ``make`` from a generator seeded with (seed, i).
-
-    ``make`` may return nothing, when a view shows nothing to ask about; it is then asked again.
-
-    Raises:
-        DataError: on indexing, when ``make`` comes back with nothing every time.
-    """
-
-    def __init__(
-        self, make: Callable[[np.random.Generator], list[Sample]], length: int, seed: int
-    ) -> None:
-        self.make, self.length, self.seed = make, length, seed
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> list[Sample]:
-        random = np.random.default_rng([self.seed, index])
-        for _ in range(PATIENCE):
-            if examples := self.make(random):
-                return examples
-        raise DataError(f"sample {index} of seed {self.seed} is empty after {PATIENCE} attempts")

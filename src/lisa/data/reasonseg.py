@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from lisa.data.coco_masks import FARTHEST_PIXEL
 from lisa.data.pictures import PictureSet, drawn
 from lisa.data.prompts import (
     absent_answer,
@@ -34,8 +35,6 @@ from lisa.example import Example, check_question
 
 TARGET = 1
 IGNORE = 255
-
-FARTHEST_PIXEL = 1_000_000  # a corner may lie outside its photo, but not in the void
 
 EXPLANATIONS = Path("explanatory") / "train.json"  # beside the folders of the splits
 EXPLAINED_SHARE = 0.1  # of the drawn photos with an explanation that are asked for it alone

@@ -10,8 +10,6 @@ pixels, and what is said in the end.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,22 +17,19 @@ from torch.nn import functional as F
 from lisa.model.nano import here_logits
 
 SIZE, WIDTH, HEADS, HIDDEN = 256, 128, 8, 512
-SEEN = 2  # numbers that the eyes give about each name, as ``Seen`` has them
+DROPOUT = 0.3
+REPORTED = 12  # names, those that the eyes are surest of, are possible answers
+SEEN = 2  # numbers that the eyes give about each name, as ``look`` has them
 LEAST_SEEN = 1e-6
 
 
-@dataclass(frozen=True)
-class Recalled:
-    """The number of a name, and whether the picture shows it."""
-
-    name: int
-    present: bool
-
-
 class StatePool(nn.Module):
-    """States [N, T, H] of a text -> one vector [N, SIZE] of length 1, by attention pooling."""
+    """States [N, T, H] of a text -> one vector [N, SIZE] of length 1, by attention pooling.
 
-    def __init__(self, hidden_size: int, dropout: float = 0.0) -> None:
+    Units are dropped in training mode only.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(hidden_size)
         self.value = nn.Linear(hidden_size, WIDTH)
@@ -43,10 +38,10 @@ class StatePool(nn.Module):
         )
         self.out = nn.Sequential(
             nn.LayerNorm(WIDTH * HEADS),
-            nn.Dropout(dropout),
+            nn.Dropout(DROPOUT),
             nn.Linear(WIDTH * HEADS, HIDDEN),
             nn.GELU(),
-            nn.Dropout(dropout),
+            nn.Dropout(DROPOUT),
             nn.Linear(HIDDEN, SIZE),
         )
 
@@ -76,11 +71,8 @@ class Recall(nn.Module):
         self.freely = nn.Parameter(torch.randn(SIZE) / SIZE**0.5)
         self.log_scale = nn.Parameter(torch.tensor(2.5))
         self.answer = nn.Linear(1 + SEEN, 1)  # is this name the answer?
-        self.present = nn.Linear(1 + SEEN, 1)  # is the answer in the picture?
-        with torch.no_grad():  # until they are fitted: what is recalled and seen, always there
+        with torch.no_grad():  # until it is fitted: what is recalled and what is seen, alike
             self.answer.weight.copy_(torch.tensor([[1.0, 0.0, 1.0]]))
-            self.present.weight.zero_()
-            self.present.bias.fill_(1.0)
         self.register_buffer("keys", torch.zeros(names, SIZE))
         self.register_buffer("prompts", torch.zeros(names, prompt_size))
 
@@ -107,35 +99,26 @@ class Recall(nn.Module):
         rivals = (here.sigmoid() * here.softmax(1)).flatten(2).amax(2)
         return torch.stack([here.flatten(2).amax(2), rivals.clamp(min=LEAST_SEEN).log()], -1)
 
-    def weigh(self, recalled: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """How good each name is as an answer [N, K], and the logit of the best one's presence [N].
+    def weigh(self, recalled: Tensor, seen: Tensor) -> Tensor:
+        """How good each name is as an answer, [N, K]; no answer where the eyes do not report it.
 
         Args:
             recalled: log-probabilities [N, K + 1], as ``forward`` gives them.
             seen: [N, K, SEEN], as ``look`` gives it.
         """
-        evidence = torch.cat([recalled[:, :-1, None], seen], -1)
-        scores = self.answer(evidence)[..., 0]
-        best = evidence[torch.arange(len(evidence)), scores.argmax(1)]
-        return scores, self.present(best)[:, 0]
+        scores = self.answer(torch.cat([recalled[:, :-1, None], seen], -1))[..., 0]
+        surest = seen[..., 1].topk(min(REPORTED, seen.shape[1]), dim=1).indices
+        reported = torch.zeros_like(scores, dtype=torch.bool).scatter(1, surest, True)
+        return scores.masked_fill(~reported, -torch.inf)
 
-    def recalled(self, states: Tensor, known: Tensor, seen: Tensor) -> list[Recalled | None]:
-        """An answer for each question, or None where the language model is to answer freely.
+    def recalled(self, states: Tensor, known: Tensor, seen: Tensor) -> list[int | None]:
+        """The number of each question's answer; None where the language model answers freely.
 
         Args:
             states, known: as ``forward`` takes them.
             seen: [N, K, SEEN] in each question's picture, as ``look`` gives it.
         """
         log_odds = self(states, known)
-        scores, present = self.weigh(log_odds, seen)
-        said = log_odds[:, :-1].argmax(1).tolist()  # what is meant, whether or not it is there
-        return [
-            None if freely else Recalled(best, True) if there else Recalled(meant, False)
-            for freely, best, meant, there in zip(
-                (log_odds.argmax(1) == log_odds.shape[1] - 1).tolist(),
-                scores.argmax(1).tolist(),
-                said,
-                (present >= 0).tolist(),
-                strict=True,
-            )
-        ]
+        freely = (log_odds.argmax(1) == log_odds.shape[1] - 1).tolist()
+        best = self.weigh(log_odds, seen).argmax(1).tolist()
+        return [None if free else name for free, name in zip(freely, best, strict=True)]

@@ -8,6 +8,7 @@ refuses to know which stages there are and what they are for.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch.nn.modules.module import _IncompatibleKeys
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
-from lisa.errors import ModelError
+from lisa.errors import LisaError, ModelError
 from lisa.model.interfaces import Batch
 from lisa.model.lisa import LisaModel
 from lisa.model.weights import read_file
@@ -105,14 +106,37 @@ class StageTrainer(Trainer):
 
     def compute_loss(self, model: Any, inputs: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         losses = model(inputs["batch"].to(self.args.device))
+        self.check_finite(losses)
         for name, value in losses.items():
             self.parts[name] = self.parts.get(name, 0.0) + float(value.detach())
         self.counted += 1
         return sum(losses.values())
 
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        self.check_finite({"gradient": torch.as_tensor(float(norm))})
+        return norm
+
+    def check_finite(self, values: Mapping[str, Tensor]) -> None:
+        """Stop before a loss or gradient that is no number reaches the weights.
+
+        Raises:
+            LisaError: names it and the step, and says what helps.
+        """
+        for name, value in values.items():
+            if not math.isfinite(float(value.detach())):
+                kept = last_checkpoint(Path(str(self.args.output_dir)))
+                raise LisaError(
+                    f"'{name}' became {float(value.detach())} at step "
+                    f"{self.state.global_step + 1}; expected a number: try a lower learning rate "
+                    f"or float32 (the last good weights are in '{kept or 'none yet'}')"
+                )
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if self.counted and "loss" in logs:
-            logs |= {f"loss_{name}": total / self.counted for name, total in self.parts.items()}
+            means = torch.tensor([total / self.counted for total in self.parts.values()])
+            means = self.accelerator.reduce(means.to(self.args.device), "mean")
+            logs |= {f"loss_{n}": v for n, v in zip(self.parts, means.tolist(), strict=True)}
             self.parts, self.counted = {}, 0
         super().log(logs, *args, **kwargs)
 

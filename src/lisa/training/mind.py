@@ -26,6 +26,7 @@ from lisa.data.photos import (
     Region,
     Scene,
     crop,
+    flip,
     labelled_folders,
     recolour,
     whole,
@@ -225,11 +226,8 @@ def asked_sample(
     scene: Scene, asked: Sequence[Asked], random: np.random.Generator, side: int, count: int
 ) -> list[Example]:
     """At most ``count`` of the questions about a whole photograph, a phrasing each."""
-    texts = [text for one in asked for text in one.texts]
-    if random.random() < 0.5 and not SIDED.search(" ".join(texts)):
-        scene = mirrored(scene)
-    square = crop(replace(scene, image=recolour(scene.image, random)), whole(scene), side)
-    image = Image.fromarray(np.ascontiguousarray(square.image))
+    square = whole_view(scene, [text for one in asked for text in one.texts], random, side)
+    image = Image.fromarray(square.image)
     found = []
     for one in pick(asked, count, random):
         target = Target(one.target, square.union(one.target))
@@ -238,10 +236,11 @@ def asked_sample(
     return found
 
 
-def mirrored(scene: Scene) -> Scene:
-    """Left is right."""
-    regions = tuple(Region(region.name, region.mask[:, ::-1]) for region in scene.regions)
-    return replace(scene, image=scene.image[:, ::-1], regions=regions)
+def whole_view(scene: Scene, texts: Sequence[str], random: np.random.Generator, side: int) -> Scene:
+    """A whole photograph in other light; mirrored now and then, unless texts say left or right."""
+    if random.random() < 0.5 and not SIDED.search(" ".join(texts)):
+        scene = flip(scene)
+    return crop(replace(scene, image=recolour(scene.image, random)), whole(scene), side)
 
 
 def reasoning_sample(
@@ -249,12 +248,10 @@ def reasoning_sample(
 ) -> list[Example]:
     """All phrasings of one sample and its name; mirrored where no text says left or right."""
     sample, texts = samples[index], samples.questions(index)
-    pixels, mask = np.asarray(sample.image), sample.mask
-    if random.random() < 0.5 and not SIDED.search(" ".join([*texts, sample.phrase])):
-        pixels, mask = pixels[:, ::-1], mask[:, ::-1]
-    scene = Scene(recolour(pixels, random), (Region(sample.phrase, mask),), (), False)
-    square = crop(scene, whole(scene), side)
-    image = Image.fromarray(np.ascontiguousarray(square.image))
+    region = Region(sample.phrase, sample.mask)
+    scene = Scene(np.asarray(sample.image), (region,), (), False)
+    square = whole_view(scene, [*texts, sample.phrase], random, side)
+    image = Image.fromarray(square.image)
     target = Target(sample.phrase, square.union(sample.phrase))
     if sample.mask.any() and not target.present:
         return []  # too small to be seen at this size

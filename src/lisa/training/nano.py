@@ -27,9 +27,10 @@ import torch
 from torch import Tensor
 
 from lisa.data.imagenet import imagenet_classes
-from lisa.data.nano_data import Photos, Stream
+from lisa.data.nano_data import Photos
 from lisa.data.photos import PhotoFolder, labelled_folders
 from lisa.data.reasonseg import ReasonSeg
+from lisa.data.stream import Stream
 from lisa.errors import DataError, LisaError
 from lisa.example import Example
 from lisa.image import write_atomically

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from rich.progress import track
@@ -34,10 +33,9 @@ from lisa.data.associations import (
 from lisa.data.knowledge import taught, things
 from lisa.data.nano_data import Photos
 from lisa.data.reasonseg import ReasonSeg
-from lisa.data.tasks import pick
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import LisaProcessor, pad
-from lisa.model.recall import Recall, StatePool
+from lisa.model.recall import Recall
 from lisa.training.loop import Task
 
 EPOCHS = 12
@@ -45,10 +43,9 @@ BATCH = 128  # texts a step ...
 GLOSSES = 96  # ... and as many definitions, among ...
 NOUNS = 512  # ... more names than they have
 LEARNING_RATE, WARMUP, WEIGHT_DECAY = 1e-3, 40, 0.05
-DROPOUT, FORGOTTEN = 0.3, 0.15  # of units, and of a text's tokens, while training
+FORGOTTEN = 0.15  # of a text's tokens while training
 NAMED_TEXTS = 1500
 READ_AT_ONCE = 64
-REFUSED = 0.02  # of questions about what is there may be answered with "There is no ..."
 
 
 class RecallTask(Task):
@@ -180,9 +177,7 @@ def forgetful(states: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
 
 def train_pools(recall: Recall, loss: Callable[[Tensor], Tensor], count: int, epochs: int) -> None:
     """Adam over ``count`` texts, ``epochs`` times, on a cosine."""
-    for parameter in recall.parameters():
-        parameter.requires_grad_(True)
-    set_dropout(recall, DROPOUT)
+    recall.requires_grad_(True).train()
     steps = epochs * math.ceil(count / BATCH)
     optimizer = torch.optim.AdamW(recall.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -197,17 +192,7 @@ def train_pools(recall: Recall, loss: Callable[[Tensor], Tensor], count: int, ep
         value.backward()
         optimizer.step()
         scheduler.step()
-    set_dropout(recall, 0.0)
-
-
-def set_dropout(recall: Recall, share: float) -> None:
-    """How much the pools forget."""
-    for pool in (recall.question, recall.name):
-        assert isinstance(pool, StatePool)
-        for layer in pool.out:
-            if isinstance(layer, nn.Dropout):
-                layer.p = share
-    recall.train(share > 0)
+    recall.eval()
 
 
 # ------------------------------------------------------------------ recalled against seen
@@ -219,12 +204,11 @@ class Looked:
 
     text: str
     image: Image.Image
-    target: int  # the place of the right name, also of one that is not there
-    present: bool
+    target: int  # the place of the right name
 
 
 def questions_to_weigh(root: Path, names: Sequence[str], reasoning: bool) -> list[Looked]:
-    """Questions that recall has not seen, or, without reasoning, definitions of what is there."""
+    """Questions about what is there that recall has not seen; without reasoning, definitions."""
     place = {name: n for n, name in enumerate(names)}
     return (asked_of_photographs if reasoning else defined_in_photographs)(root, place)
 
@@ -237,26 +221,24 @@ def asked_of_photographs(root: Path, place: Mapping[str, int]) -> list[Looked]:
         for index in (n for n, image in enumerate(folder.images) if image["file_name"] in about):
             image = Image.fromarray(folder.picture(index)[0])
             found += [
-                Looked(text, image, place[one.target], not one.absent)
+                Looked(text, image, place[one.target])
                 for one in about[folder.images[index]["file_name"]]
                 for text in one.texts
-                if one.target in place
+                if one.target in place and not one.absent
             ]
     return found
 
 
 def defined_in_photographs(root: Path, place: Mapping[str, int]) -> list[Looked]:
-    """Definitions of what is on photographs that training leaves out, and of something else."""
+    """Definitions of what is on photographs that training leaves out."""
     defined = {pair.name: pair.text for pair in glosses() if pair.name in place}
     found = []
     for folder in Photos(root, "held-out").folders.values():
         for index in range(len(folder)):
             pixels, shown = folder.picture(index)
-            image, random = Image.fromarray(pixels), np.random.default_rng(index)
             there = [name for name in dict.fromkeys(shown) if name in defined]
-            missing = pick(sorted(defined.keys() - set(shown)), 1, random)
-            found += [Looked(defined[name], image, place[name], True) for name in there]
-            found += [Looked(defined[name], image, place[name], False) for name in missing]
+            image = Image.fromarray(pixels)
+            found += [Looked(defined[name], image, place[name]) for name in there]
     return found
 
 
@@ -280,37 +262,25 @@ def evidence(
 def learn_to_weigh(
     model: LisaModel, processor: LisaProcessor, asked: Sequence[Looked]
 ) -> dict[str, float]:
-    """Fit how recalled and seen names are weighed, and when an answer is not in the picture.
+    """Fit how recalled and seen names are weighed against each other.
 
     Returns:
-        How often the right name is best, of what is there; how often what is not there is refused,
-        and what is there is not. Without questions nothing is changed.
+        ``reported``: how often the right name is among those that the eyes report; ``right``: how
+        often it is the best of them. Without questions nothing is changed.
     """
-    if not any(one.present for one in asked):
+    if not asked:
         return {}
     recall = model.vlm.recall
     recalled, seen = evidence(model, processor, asked)
     target = torch.tensor([one.target for one in asked], device=model.device)
-    present = torch.tensor([one.present for one in asked], device=model.device)
-    fit(
-        recall.answer,
-        lambda: F.cross_entropy(recall.weigh(recalled, seen)[0][present], target[present]),
-    )
-    fit(
-        recall.present,
-        lambda: F.binary_cross_entropy_with_logits(
-            recall.weigh(recalled, seen)[1], present.float()
-        ),
-    )
-    with torch.no_grad():
-        recall.present.bias -= recall.weigh(recalled, seen)[1][present].quantile(REFUSED)
-        scores, there = recall.weigh(recalled, seen)
-    right = (scores.argmax(1) == target)[present].float().mean()
-    return {
-        "right": float(right),
-        "refused": float((there[~present] < 0).float().mean()) if (~present).any() else 0.0,
-        "answered": float((there[present] >= 0).float().mean()),
-    }
+    rows = torch.arange(len(asked), device=model.device)
+    reported = recall.weigh(recalled, seen)[rows, target].isfinite()
+    if not reported.any():
+        return {}
+    recalled, seen, target = recalled[reported], seen[reported], target[reported]
+    fit(recall.answer, lambda: F.cross_entropy(recall.weigh(recalled, seen), target))
+    right = (recall.weigh(recalled, seen).argmax(1) == target).float().sum() / len(asked)
+    return {"reported": float(reported.float().mean()), "right": float(right)}
 
 
 def fit(layer: nn.Linear, loss: Callable[[], Tensor]) -> None:

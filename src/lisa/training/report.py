@@ -7,9 +7,7 @@ measures through ``evaluate`` and trains nothing.
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from lisa.data.nano_data import BESIDE, SOURCES
 from lisa.data.reasonseg import ReasonSeg
 from lisa.evaluate import Evaluation, evaluate
 from lisa.figures import polyline
+from lisa.formats import base64_image
 from lisa.image import write_atomically
 from lisa.predict import Segmenter, load
 from lisa.result import Result
@@ -104,9 +103,7 @@ def write_caption(sheet: Image.Image, corner: tuple[int, int], lines: Sequence[s
 
 def as_data_url(picture: Image.Image) -> str:
     """A picture inside a page."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return f"data:image/png;base64,{base64_image(picture, 'PNG')}"
 
 
 def read_log(stage: Path) -> list[dict[str, float]]:
@@ -121,7 +118,10 @@ def draw_curves(stage: str, log: list[dict[str, float]]) -> str:
     for name in CURVES:
         points = [(float(entry["step"]), float(entry[name])) for entry in log if name in entry]
         if len(points) > 1:
-            caption = f"{stage}: {name}, last {points[-1][1]:.3f}"
-            drawing = polyline(points)
-            drawings.append(f"<figure><figcaption>{caption}</figcaption>{drawing}</figure>")
+            drawings.append(curve(f"{stage}: {name}, last {points[-1][1]:.3f}", points))
     return "".join(drawings)
+
+
+def curve(caption: str, points: Sequence[tuple[float, float]]) -> str:
+    """A line through points, and what it is, as HTML."""
+    return f"<figure><figcaption>{caption}</figcaption>{polyline(points)}</figure>"

@@ -7,15 +7,13 @@ drawn. This file knows steps, processes and checkpoints; it refuses to know mode
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
 from transformers import (
@@ -66,42 +64,6 @@ class TuneTrainer(StageTrainer):
             self.lr_scheduler = schedule(optimizer or self.optimizer, self.preset)
             self._created_lr_scheduler = True
         return self.lr_scheduler
-
-    def compute_loss(self, model: Any, inputs: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        losses = model(inputs["batch"].to(self.args.device))
-        self.check_finite(losses)
-        for name, value in losses.items():
-            self.parts[name] = self.parts.get(name, 0.0) + float(value.detach())
-        self.counted += 1
-        return sum(losses.values())
-
-    def _clip_grad_norm(self, model: Any) -> Any:
-        norm = super()._clip_grad_norm(model)
-        self.check_finite({"gradient": torch.as_tensor(float(norm))})
-        return norm
-
-    def check_finite(self, values: Mapping[str, Tensor]) -> None:
-        """Stop before a loss or gradient that is no number reaches the weights.
-
-        Raises:
-            LisaError: names it and the step, and says what helps.
-        """
-        for name, value in values.items():
-            if not math.isfinite(float(value.detach())):
-                kept = last_checkpoint(Path(str(self.args.output_dir)))
-                raise LisaError(
-                    f"'{name}' became {float(value.detach())} at step "
-                    f"{self.state.global_step + 1}; expected a number: try a lower learning rate "
-                    f"or float32 (the last good weights are in '{kept or 'none yet'}')"
-                )
-
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        if self.counted and "loss" in logs:
-            means = torch.tensor([total / self.counted for total in self.parts.values()])
-            means = self.accelerator.reduce(means.to(self.args.device), "mean")
-            logs |= {f"loss_{n}": v for n, v in zip(self.parts, means.tolist(), strict=True)}
-            self.parts, self.counted = {}, 0
-        super().log(logs, *args, **kwargs)
 
 
 def schedule(optimizer: Any, preset: Preset) -> LambdaLR:

@@ -14,11 +14,10 @@ import numpy as np
 from PIL import Image
 
 from lisa.example import Example
-from lisa.figures import polyline
 from lisa.overlay import draw_overlay
 from lisa.predict import Segmenter
 from lisa.result import Result
-from lisa.training.report import PAGE_STYLE, THUMBNAIL, as_data_url, write_caption
+from lisa.training.report import PAGE_STYLE, THUMBNAIL, as_data_url, curve, write_caption
 
 QUESTIONS = 8  # that are asked, evenly spread over a data set
 
@@ -93,9 +92,7 @@ def curves(log: Sequence[Mapping[str, float]]) -> list[str]:
     for name in names:
         points = [(float(entry["step"]), float(entry[name])) for entry in log if name in entry]
         if len(points) > 1:
-            caption = f"{name}: {points[0][1]:.4g} to {points[-1][1]:.4g}"
-            drawing = polyline(points)
-            drawings.append(f"<figure><figcaption>{caption}</figcaption>{drawing}</figure>")
+            drawings.append(curve(f"{name}: {points[0][1]:.4g} to {points[-1][1]:.4g}", points))
     return drawings
 
 

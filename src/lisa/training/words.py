@@ -266,8 +266,7 @@ def recalled(
     ids = pad([processor.recall_ids(scene.asked[0].question) for scene in scenes], -1)
     found = recall.recalled(*model.vlm.read_alone(ids.to(model.device)), seen)
     return [
-        None if one is None else processor.answer_ids(present_answer(names[one.name]))
-        for one in found
+        None if one is None else processor.answer_ids(present_answer(names[one])) for one in found
     ]
 
 
