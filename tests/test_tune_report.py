@@ -27,12 +27,12 @@ def half(answer: str = "The cat.") -> Answered:
 
 def test_an_iou_counts_what_may_be_counted() -> None:
     answered = half()
-    assert answered.iou == 0.5
+    assert answered.iou == pytest.approx(0.5)
     ignore = np.zeros((40, 48), bool)
     ignore[:, 24:] = True
     example = answered.example
     known = Example(example.image, "Q?", None, example.masks, ignore=ignore)
-    assert iou(np.ones((40, 48), bool), known) == 1.0
+    assert iou(np.ones((40, 48), bool), known) == pytest.approx(1.0)
     absent = Example(example.image, "Q?", None, example.masks[:0])
     assert iou(np.zeros((40, 48), bool), absent) == 1.0
     assert iou(np.ones((40, 48), bool), absent) == 0.0

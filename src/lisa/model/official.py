@@ -261,11 +261,6 @@ def projector_kind(shapes: Shapes) -> str:
     return "own" if "model.mm_projector.2.weight" in shapes else "linear"
 
 
-def conversation_kind(config: Mapping[str, Any]) -> str:
-    """The template that a checkpoint was made with: ``chat.py`` takes "llava_v1" for all."""
-    return str(config.get("conv_type", "llava_v1"))
-
-
 def count_layers(shapes: Shapes, prefix: str) -> int:
     """How many numbered blocks stand under ``prefix``."""
     found = (re.match(rf"{re.escape(prefix)}\.(\d+)\.", key) for key in shapes)

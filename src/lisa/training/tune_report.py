@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from lisa.example import Example
+from lisa.metrics import SegmentationMetrics
 from lisa.overlay import draw_overlay
 from lisa.predict import Segmenter
 from lisa.result import Result
@@ -43,10 +44,9 @@ def answer_some(segmenter: Segmenter, examples: Sequence[Example]) -> list[Answe
 
 
 def iou(mask: np.ndarray, example: Example) -> float:
-    """Of a mask bool [H, W] with the target; 1 where both are empty."""
-    counted = np.ones_like(mask) if example.ignore is None else ~example.ignore
-    union = ((mask | example.mask) & counted).sum()
-    return float((mask & example.mask & counted).sum() / union) if union else 1.0
+    """Of a mask bool [H, W] with the target, as it is scored everywhere."""
+    scored = SegmentationMetrics().update(mask, example.mask, example.ignore, answered=True)
+    return scored.samples[0].iou
 
 
 def tune_page(
