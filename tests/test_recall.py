@@ -7,7 +7,7 @@ import torch
 
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import RECALL_TOKENS, LisaProcessor, pad
-from lisa.model.recall import SEEN, SIZE, Recall, StatePool
+from lisa.model.recall import SEEN, SIZE, UNFITTED, Evidence, Recall, StatePool
 from lisa.model.vlm import NanoVlm
 from lisa.predict import Segmenter
 from lively_model import chat_tokenizer, picture, tiny_config
@@ -76,37 +76,59 @@ def test_what_the_eyes_say_is_surest_where_the_prompt_fits(recall: Recall) -> No
     assert (seen[..., 1] <= 0).all()
 
 
-def test_a_name_is_chosen_by_both(recall: Recall, monkeypatch: pytest.MonkeyPatch) -> None:
-    states, known = torch.randn(1, 2, WIDTH), torch.ones(1, 2, dtype=torch.bool)
+def evidence(recall: Recall, seen: torch.Tensor, said: torch.Tensor | None = None) -> Evidence:
+    count = len(seen)
+    states, known = torch.randn(count, 2, WIDTH), torch.ones(count, 2, dtype=torch.bool)
+    said = torch.zeros(recall.reported(seen).shape) if said is None else said
+    return Evidence(recall(states, known), seen, said)
+
+
+def test_a_name_is_chosen_by_what_is_recalled_seen_and_said(
+    recall: Recall, monkeypatch: pytest.MonkeyPatch
+) -> None:
     states_for(recall, 1, monkeypatch)
     seen = torch.zeros(1, len(NAMES), SEEN)
-    weights(recall.answer, [1.0, 0.0, 0.0])
-    assert recall.recalled(states, known, seen) == [1]
-    weights(recall.answer, [1.0, 1.0, 0.0])
+    weights(recall.answer, [1.0, 0.0, 0.0, 0.0])
+    assert recall.choose(evidence(recall, seen)) == [1]
+    weights(recall.answer, [1.0, 1.0, 0.0, 0.0])
     seen[0, 3, 0] = 100.0
-    assert recall.recalled(states, known, seen) == [3]
+    assert recall.choose(evidence(recall, seen)) == [3]
+    weights(recall.answer, [1.0, 1.0, 0.0, 3.0])
+    said = 100.0 * (recall.reported(seen) == 2).float()
+    assert recall.choose(evidence(recall, seen, said)) == [2]
 
 
 def test_what_the_eyes_do_not_report_is_no_answer(
     recall: Recall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    states, known = torch.randn(1, 2, WIDTH), torch.ones(1, 2, dtype=torch.bool)
     monkeypatch.setattr("lisa.model.recall.REPORTED", 2)
     states_for(recall, 1, monkeypatch)
-    weights(recall.answer, [1.0, 0.0, 0.0])
+    weights(recall.answer, [1.0, 0.0, 0.0, 0.0])
     seen = torch.zeros(1, len(NAMES), SEEN)
     seen[0, :, 1] = torch.tensor([-1.0, -3.0, -4.0, -2.0])
-    scores = recall.weigh(recall(states, known), seen)
-    assert scores.isfinite().tolist() == [[True, False, False, True]]
-    assert recall.recalled(states, known, seen)[0] in (0, 3)
+    assert recall.reported(seen).tolist() == [[0, 3]]
+    assert recall.weigh(evidence(recall, seen)).shape == (1, 2)
+    assert recall.choose(evidence(recall, seen))[0] in (0, 3)
 
 
 def test_a_question_about_no_name_is_answered_freely(
     recall: Recall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    states, known = torch.randn(2, 2, WIDTH), torch.ones(2, 2, dtype=torch.bool)
     states_for(recall, len(NAMES), monkeypatch)
-    assert recall.recalled(states, known, torch.zeros(2, len(NAMES), SEEN)) == [None, None]
+    assert recall.choose(evidence(recall, torch.zeros(2, len(NAMES), SEEN))) == [None, None]
+
+
+def test_evidence_is_joined_and_parted(recall: Recall) -> None:
+    first, second = (evidence(recall, torch.randn(n, len(NAMES), SEEN)) for n in (2, 1))
+    both = Evidence.join([first, second])
+    assert both.recalled.shape == (3, len(NAMES) + 1)
+    assert torch.equal(both.of(torch.tensor([2])).seen, second.seen)
+    assert recall.weigh(both)[2].tolist() == pytest.approx(recall.weigh(second)[0].tolist())
+
+
+def test_before_it_is_fitted_what_is_said_does_not_count() -> None:
+    assert torch.equal(Recall(WIDTH, PROMPT, 2).answer.weight[0], torch.tensor(UNFITTED))
+    assert UNFITTED[-1] == 0 < UNFITTED[0]
 
 
 def test_texts_are_read_by_themselves_and_by_the_lowest_layers(
@@ -139,7 +161,7 @@ def test_the_segmenter_says_what_is_recalled(
     built: tuple[LisaModel, LisaProcessor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, processor = built
-    monkeypatch.setattr(Recall, "recalled", lambda self, states, known, seen: [2] * len(states))
+    monkeypatch.setattr(Recall, "choose", lambda self, evidence: [2] * len(evidence.seen))
     segmenter = Segmenter(model, processor)
     given = segmenter.segment(picture(), "keeps the rain off", answer="[SEG].")
     result = segmenter.segment(picture(), "keeps the rain off")
@@ -151,7 +173,7 @@ def test_what_is_not_recalled_is_generated(
     built: tuple[LisaModel, LisaProcessor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, processor = built
-    monkeypatch.setattr(Recall, "recalled", lambda self, states, known, seen: [None] * len(states))
+    monkeypatch.setattr(Recall, "choose", lambda self, evidence: [None] * len(evidence.seen))
     freely = Segmenter(model, processor).segment(picture(), "the cat")
     model.vlm.recall = None
     assert Segmenter(model, processor).segment(picture(), "the cat").text == freely.text

@@ -28,11 +28,12 @@ from lisa.example import check_question
 from lisa.image import ImageSource, load_image
 from lisa.model.build import EMBEDDED, Processor, build
 from lisa.model.config import SEG_TOKEN
+from lisa.model.evidence import collect
 from lisa.model.interfaces import Generated
 from lisa.model.lisa import EncodedImages, LisaModel
 from lisa.model.nano import ImageFeatures
 from lisa.model.precision import DeviceMap, Precision
-from lisa.model.processor import LisaProcessor, both_views, closer_box, pad
+from lisa.model.processor import LisaProcessor, both_views, closer_box
 from lisa.result import Mask, Result
 
 REMEMBERED_IMAGES = 4
@@ -213,14 +214,20 @@ class Segmenter:
         if recall is None or not open_ones:
             return found
         assert isinstance(self.processor, LisaProcessor) and isinstance(features, ImageFeatures)
-        ids = [self.processor.recall_ids(asked[n].question) for n in open_ones]
-        states = self.model.vlm.read_alone(pad(ids, -1).to(self.model.device))
         rows = torch.tensor([asked[n].image_index for n in open_ones], device=self.model.device)
-        names = self.processor.config.recall_names
-        recalled = recall.recalled(*states, recall.look(features.keys)[rows])
-        for n, name in zip(open_ones, recalled, strict=True):
+        answers = list(map(present_answer, self.processor.config.recall_names))
+        evidence = collect(
+            self.model.vlm,
+            self.processor,
+            images.prefix,
+            rows,
+            [asked[n].question for n in open_ones],
+            recall.look(features.keys)[rows],
+            answers,
+        )
+        for n, name in zip(open_ones, recall.choose(evidence), strict=True):
             if name is not None:
-                found[n] = replace(asked[n], answer=f"{present_answer(names[name])} {SEG_TOKEN}")
+                found[n] = replace(asked[n], answer=f"{answers[name]} {SEG_TOKEN}")
         return found
 
     def _decode(self, answer: Generated, picture: Image.Image) -> tuple[str, tuple[Mask, ...]]:

@@ -31,11 +31,12 @@ from lisa.data.photos import (
     Scene,
     recolour,
 )
+from lisa.data.sketches import Sketches
 from lisa.data.tasks import CLEAR_MARGIN, centre, placed_apart, sized_apart
 from lisa.errors import DataError
 from lisa.image import load_image
 
-COUNT = (3, 9)  # how many things a scene drawn at random has
+COUNT = (2, 9)  # how many things a scene drawn at random has
 TWINS_SHARE = 0.5  # of those scenes have several things of one name
 SIZE = 0.72  # longer side of a thing that stands alone in front, in shares of the picture's
 LARGEST = 2.0  # times its own pixels, so that a small cut-out does not become a blur
@@ -58,6 +59,7 @@ SCENERY = frozenset(  # may be in a wallpaper
 )
 
 Box = tuple[int, int, int, int]  # left, top, width, height
+Pieces = Cutouts | MaskedThings | Sketches
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ class Composer:
         DataError: there is no cut-out.
     """
 
-    def __init__(self, cuts: Sequence[Cutouts | MaskedThings], backdrops: Backdrops) -> None:
+    def __init__(self, cuts: Sequence[Pieces], backdrops: Backdrops) -> None:
         self.cuts, self.backdrops = cuts, backdrops
         self.items: dict[str, list[tuple[int, int]]] = {}
         for number, part in enumerate(cuts):

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lisa.data.composite import Backdrops, Composer
+from lisa.data.composite import Backdrops, Composer, Pieces
 from lisa.data.photos import Cutouts, MaskedThings, PhotoFolder, Scene, augment
+from lisa.data.sketches import Sketches
 from lisa.errors import DataError
 
 
@@ -100,7 +101,7 @@ CUT_UP = (  # sources whose things are whole enough to be cut out
     *("endangered_animals", "food_calorie_via", "food_via", "mugs_via", "bottles_via"),
     *("waste_bottles_via", "trash_bags", "balloon", "imagelevel_imagenet1000"),
 )
-COMPOSITE_SHARE = 0.2  # of views are composite scenes
+COMPOSITE_SHARE = 0.25  # of views are composite scenes
 
 
 class Photos:
@@ -154,14 +155,14 @@ class Photos:
 
     def _composer(self, backgrounds: Path) -> Composer | None:
         """Of all things that can be cut out; None where there are none."""
-        cuts: list[Cutouts | MaskedThings] = [
+        cuts: list[Pieces] = [
             MaskedThings(folder) for name, folder in self.folders.items() if name in CUT_UP
         ]
         if isinstance(self.cutouts, Cutouts):
             cuts.append(self.cutouts)
         if not any(map(len, cuts)):
             return None
-        return Composer(cuts, Backdrops(backgrounds, list(self.folders.values())))
+        return Composer([*cuts, Sketches()], Backdrops(backgrounds, list(self.folders.values())))
 
     def draw(self, random: np.random.Generator, side: int) -> Scene:
         """A random view of a random photograph, or a composite scene."""

@@ -2,13 +2,17 @@
 
 The lowest layers of the language model read the question by itself; what they make of it is pooled
 into a query, and what they make of a name into that name's key. A question is near the names that
-answer it. What is recalled is then weighed against what the eyes see (``weigh``).
+answer it. What is recalled is then weighed with what the eyes see and with what the language model
+would say (``weigh``).
 
 This file knows states, names by number, and how sure the eyes are. It refuses to know text,
 pixels, and what is said in the end.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +25,26 @@ DROPOUT = 0.3
 REPORTED = 12  # names, those that the eyes are surest of, are possible answers
 SEEN = 2  # numbers that the eyes give about each name, as ``look`` has them
 LEAST_SEEN = 1e-6
+UNFITTED = (1.0, 0.0, 1.0, 0.0)  # weights of what is recalled, seen (two) and said, to begin with
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known about each of N questions before it is answered."""
+
+    recalled: Tensor  # log-probabilities [N, K + 1], as ``Recall.forward`` gives them
+    seen: Tensor  # [N, K, SEEN] in each question's picture, as ``Recall.look`` gives it
+    said: Tensor  # [N, R] the language model's log-probability of saying each reported name
+
+    @classmethod
+    def join(cls, parts: Sequence[Evidence]) -> Evidence:
+        """Of all questions, in order."""
+        names = ("recalled", "seen", "said")
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+    def of(self, some: Tensor) -> Evidence:
+        """Of some of the questions: an index or a mask [N]."""
+        return Evidence(self.recalled[some], self.seen[some], self.said[some])
 
 
 class StatePool(nn.Module):
@@ -70,9 +94,9 @@ class Recall(nn.Module):
         self.question, self.name = StatePool(hidden_size), StatePool(hidden_size)
         self.freely = nn.Parameter(torch.randn(SIZE) / SIZE**0.5)
         self.log_scale = nn.Parameter(torch.tensor(2.5))
-        self.answer = nn.Linear(1 + SEEN, 1)  # is this name the answer?
-        with torch.no_grad():  # until it is fitted: what is recalled and what is seen, alike
-            self.answer.weight.copy_(torch.tensor([[1.0, 0.0, 1.0]]))
+        self.answer = nn.Linear(len(UNFITTED), 1)  # is this name the answer?
+        with torch.no_grad():
+            self.answer.weight.copy_(torch.tensor([UNFITTED]))
         self.register_buffer("keys", torch.zeros(names, SIZE))
         self.register_buffer("prompts", torch.zeros(names, prompt_size))
 
@@ -99,26 +123,26 @@ class Recall(nn.Module):
         rivals = (here.sigmoid() * here.softmax(1)).flatten(2).amax(2)
         return torch.stack([here.flatten(2).amax(2), rivals.clamp(min=LEAST_SEEN).log()], -1)
 
-    def weigh(self, recalled: Tensor, seen: Tensor) -> Tensor:
-        """How good each name is as an answer, [N, K]; no answer where the eyes do not report it.
+    def reported(self, seen: Tensor) -> Tensor:
+        """The numbers [N, R] of the names that are possible answers, the surest first.
 
         Args:
-            recalled: log-probabilities [N, K + 1], as ``forward`` gives them.
             seen: [N, K, SEEN], as ``look`` gives it.
         """
-        scores = self.answer(torch.cat([recalled[:, :-1, None], seen], -1))[..., 0]
-        surest = seen[..., 1].topk(min(REPORTED, seen.shape[1]), dim=1).indices
-        reported = torch.zeros_like(scores, dtype=torch.bool).scatter(1, surest, True)
-        return scores.masked_fill(~reported, -torch.inf)
+        return seen[..., 1].topk(min(REPORTED, seen.shape[1]), dim=1).indices
 
-    def recalled(self, states: Tensor, known: Tensor, seen: Tensor) -> list[int | None]:
-        """The number of each question's answer; None where the language model answers freely.
+    def weigh(self, evidence: Evidence) -> Tensor:
+        """How good each reported name is as an answer, [N, R]."""
+        names = self.reported(evidence.seen)
+        recalled = evidence.recalled.gather(1, names)
+        seen = evidence.seen.gather(1, names[..., None].expand(-1, -1, SEEN))
+        facts = torch.cat([recalled[..., None], seen, evidence.said[..., None]], -1)
+        return self.answer(facts)[..., 0]
 
-        Args:
-            states, known: as ``forward`` takes them.
-            seen: [N, K, SEEN] in each question's picture, as ``look`` gives it.
-        """
-        log_odds = self(states, known)
-        freely = (log_odds.argmax(1) == log_odds.shape[1] - 1).tolist()
-        best = self.weigh(log_odds, seen).argmax(1).tolist()
-        return [None if free else name for free, name in zip(freely, best, strict=True)]
+    def choose(self, evidence: Evidence) -> list[int | None]:
+        """The number of each question's answer; None where the language model answers freely."""
+        freely = evidence.recalled.argmax(1) == evidence.recalled.shape[1] - 1
+        best = self.weigh(evidence).argmax(1, keepdim=True)
+        names = self.reported(evidence.seen).gather(1, best)[:, 0]
+        answers = zip(freely.tolist(), names.tolist(), strict=True)
+        return [None if free else name for free, name in answers]

@@ -301,6 +301,35 @@ class NanoVlm(nn.Module):
             **{cache_name(self.language.model): reading.cache},
         ).last_hidden_state
 
+    def likelihoods(
+        self,
+        prefix: Prefix,
+        rows: Tensor,
+        questions: Sequence[Sequence[int]],
+        answers: Sequence[Sequence[Sequence[int]]],
+    ) -> Tensor:
+        """Log-probabilities [N, K] of K answers (ids) to each question about picture ``rows[n]``.
+
+        A question is read once, whatever the number of its answers.
+        """
+        reading = self.open(prefix, rows, questions)
+        first = self.logits(self.step(reading)[:, -1]).log_softmax(-1)
+        count = len(answers[0])
+        flat = [rows.new_tensor(list(answer)) for of_one in answers for answer in of_one]
+        ids = nn.utils.rnn.pad_sequence(flat, batch_first=True, padding_value=-1)
+        known = ids >= 0
+        cache = reading.cache
+        assert cache is not None
+        cache.batch_repeat_interleave(count)
+        mask = torch.cat([reading.mask.repeat_interleave(count, 0), known], 1)
+        places = torch.arange(1, ids.shape[1] + 1, device=ids.device)
+        positions = reading.positions[:, -1:].repeat_interleave(count, 0) + places
+        states = self.step(Reading(ids.clamp(min=0), cache, mask, positions))
+        following = self.logits(states[:, :-1]).log_softmax(-1)
+        later = following.gather(2, ids[:, 1:, None].clamp(min=0))[..., 0] * known[:, 1:]
+        begun = first.repeat_interleave(count, 0).gather(1, ids[:, :1])[:, 0]
+        return (begun + later.sum(1)).unflatten(0, (-1, count))
+
 
 def visual_places(segments: Tensor, count: int) -> Tensor:
     """True [B, T] where the picture's ``count`` visual tokens go: before its last token."""

@@ -3,7 +3,8 @@
 Texts and names go through the language model's lowest layers once; attention pools of both are
 trained until a text is nearer to its own name than to any other (InfoNCE, arXiv 1807.03748).
 Definitions make it broad: they are of thousands of nouns. Then a few numbers are fitted that weigh
-what is recalled against what the eyes see, on questions that recall has not seen. The language
+what is recalled, what the eyes see and what the language model would say, on questions that none
+of them has seen. The language
 model and the eyes stay as they are.
 """
 
@@ -32,10 +33,12 @@ from lisa.data.associations import (
 )
 from lisa.data.knowledge import taught, things
 from lisa.data.nano_data import Photos
+from lisa.data.prompts import present_answer
 from lisa.data.reasonseg import ReasonSeg
+from lisa.model.evidence import collect
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import LisaProcessor, pad
-from lisa.model.recall import Recall
+from lisa.model.recall import Evidence, Recall
 from lisa.training.loop import Task
 
 EPOCHS = 12
@@ -243,26 +246,26 @@ def defined_in_photographs(root: Path, place: Mapping[str, int]) -> list[Looked]
 
 
 @torch.no_grad()
-def evidence(
-    model: LisaModel, processor: LisaProcessor, asked: Sequence[Looked]
-) -> tuple[Tensor, Tensor]:
-    """What is recalled [N, K + 1] and seen [N, K, SEEN] of each question."""
-    recall = model.vlm.recall
-    recalled, seen, last = [], [], None
+def evidence(model: LisaModel, processor: LisaProcessor, asked: Sequence[Looked]) -> Evidence:
+    """What is recalled, seen and said about each question; those about one picture in a row."""
+    recall, row = model.vlm.recall, torch.zeros(1, dtype=torch.long, device=model.device)
+    answers = list(map(present_answer, processor.config.recall_names))
+    found: list[Evidence] = []
+    last = None
     for one in track(asked, "weighing"):
-        ids = torch.tensor([processor.recall_ids(one.text)], device=model.device)
-        recalled.append(recall(*model.vlm.read_alone(ids)))
         if one.image is not last:
-            pixels = processor.encode_images([one.image]).to(model.device)
-            looked, last = recall.look(model.decoder.encode_image(pixels).keys), one.image
-        seen.append(looked)
-    return torch.cat(recalled), torch.cat(seen)
+            pictures = processor.encode_pictures([one.image]).to(model.device)
+            features = model.decoder.encode_image(pictures.pixel_values)
+            prefix = model.vlm.keep(pictures, model.vlm.visual_embeddings(features))
+            seen, last = recall.look(features.keys), one.image
+        found.append(collect(model.vlm, processor, prefix, row, [one.text], seen, answers))
+    return Evidence.join(found)
 
 
 def learn_to_weigh(
     model: LisaModel, processor: LisaProcessor, asked: Sequence[Looked]
 ) -> dict[str, float]:
-    """Fit how recalled and seen names are weighed against each other.
+    """Fit how recalled, seen and said names are weighed against each other.
 
     Returns:
         ``reported``: how often the right name is among those that the eyes report; ``right``: how
@@ -270,16 +273,15 @@ def learn_to_weigh(
     """
     if not asked:
         return {}
-    recall = model.vlm.recall
-    recalled, seen = evidence(model, processor, asked)
+    recall, known = model.vlm.recall, evidence(model, processor, asked)
     target = torch.tensor([one.target for one in asked], device=model.device)
-    rows = torch.arange(len(asked), device=model.device)
-    reported = recall.weigh(recalled, seen)[rows, target].isfinite()
+    is_right = recall.reported(known.seen) == target[:, None]  # [N, R]
+    reported = is_right.any(1)
     if not reported.any():
         return {}
-    recalled, seen, target = recalled[reported], seen[reported], target[reported]
-    fit(recall.answer, lambda: F.cross_entropy(recall.weigh(recalled, seen), target))
-    right = (recall.weigh(recalled, seen).argmax(1) == target).float().sum() / len(asked)
+    known, place = known.of(reported), is_right[reported].long().argmax(1)
+    fit(recall.answer, lambda: F.cross_entropy(recall.weigh(known), place))
+    right = (recall.weigh(known).argmax(1) == place).float().sum() / len(asked)
     return {"reported": float(reported.float().mean()), "right": float(right)}
 
 

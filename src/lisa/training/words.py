@@ -22,11 +22,19 @@ from lisa.data.knowledge import Thing, new_phrasings, taught, things
 from lisa.data.prompts import absent_answer, other_words, present_answer
 from lisa.example import Example
 from lisa.model.config import LisaConfig
+from lisa.model.evidence import collect
 from lisa.model.interfaces import Batch
 from lisa.model.lisa import Answer, LisaModel
 from lisa.model.processor import LisaProcessor, pad
 from lisa.model.recall import LEAST_SEEN
-from lisa.model.vlm import CLASS, CONCEPT, FoundNames, SemanticProjector, mean_embeddings
+from lisa.model.vlm import (
+    CLASS,
+    CONCEPT,
+    FoundNames,
+    Prefix,
+    SemanticProjector,
+    mean_embeddings,
+)
 from lisa.training.loop import Losses, Task
 from lisa.training.lora import adapt_language, adapted
 from lisa.training.loss import answer_loss, prompt_loss
@@ -249,13 +257,14 @@ def answers(
     prefix = model.vlm.encode_prefix(prefix_ids, visual_tokens(model, batch))
     rows = torch.arange(len(scenes), device=model.device)
     questions = [processor.question_ids(scene.asked[0].question) for scene in scenes]
-    started = [Answer(given, max_new_tokens=10) for given in recalled(model, processor, scenes)]
+    given = recalled(model, processor, scenes, prefix)
+    started = [Answer(one, max_new_tokens=10) for one in given]
     said = model.answer(prefix, rows, questions, started, processor.end_token_id)
     return [processor.read(one.token_ids) for one in said]
 
 
 def recalled(
-    model: LisaModel, processor: LisaProcessor, scenes: Sequence[ImaginedScene]
+    model: LisaModel, processor: LisaProcessor, scenes: Sequence[ImaginedScene], prefix: Prefix
 ) -> list[list[int] | None]:
     """The answers (ids) that are recalled; None where the language model answers freely."""
     recall = model.vlm.recall
@@ -263,11 +272,11 @@ def recalled(
         return [None] * len(scenes)
     names = processor.config.recall_names
     seen = torch.stack([as_seen(scene, names) for scene in scenes]).to(model.device)
-    ids = pad([processor.recall_ids(scene.asked[0].question) for scene in scenes], -1)
-    found = recall.recalled(*model.vlm.read_alone(ids.to(model.device)), seen)
-    return [
-        None if one is None else processor.answer_ids(present_answer(names[one])) for one in found
-    ]
+    rows = torch.arange(len(scenes), device=model.device)
+    questions = [scene.asked[0].question for scene in scenes]
+    said = list(map(present_answer, names))
+    found = recall.choose(collect(model.vlm, processor, prefix, rows, questions, seen, said))
+    return [None if one is None else processor.answer_ids(said[one]) for one in found]
 
 
 def as_seen(scene: ImaginedScene, names: Sequence[str]) -> Tensor:
