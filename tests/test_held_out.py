@@ -69,12 +69,15 @@ def test_a_thing_and_a_kind_of_it_are_never_in_one_scene(one: str, other: str, a
     assert is_kind_of_the_other(one, other) is alike
 
 
-def test_what_cannot_be_made_is_refused(data: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_made_is_refused(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(
         DataError, match="unknown composite set 'all'; expected phrasings or things"
     ):
         what_is_asked("all", [])
     small = write_training_data(tmp_path)
+    monkeypatch.setattr("lisa.data.sketches.SKETCHES", {})
     with pytest.raises(DataError, match="known things for composite scenes"):
         CompositeSet(small, "things")
 
@@ -103,6 +106,8 @@ def test_held_out_photographs_are_asked_by_name_and_by_place(data: Path) -> None
         assert asked.mask.any() and asked.phrase in asked.question
         assert asked.tags == {"name"}  # no tiny photograph shows two things of one name
     assert [content(e) for e in made] == [content(e) for e in ReferringSet(data)]
+    few = [one[1:] for one in ReferringSet(data, count=3).asked]
+    assert len(few) == 3 < len(made) and set(few) <= {one[1:] for one in made.asked}
 
 
 def test_the_union_of_a_name_holds_the_one_that_is_meant(

@@ -10,6 +10,7 @@ from lisa.errors import ModelError
 from lisa.model.build import build
 from lisa.model.weights import read_weights
 from lisa.training.merged import Learnt, sort_learnt, write_merged
+from lively_model import chat_tokenizer, lively_model, save_directory, tiny_config
 from tuning import write_full_size
 
 LAYER = "vlm.language.model.layers.0.self_attn.q_proj"
@@ -52,6 +53,16 @@ def test_nano_gets_factors_beside_its_files(tiny_directory: Path, tmp_path: Path
     assert after[head].eq(0.5).all()
     same = before.keys() - {head, f"{LAYER}.weight"}
     assert all(torch.equal(before[name], after[name]) for name in same)
+
+
+def test_a_tuned_nano_does_not_recall_the_old_names(tmp_path: Path) -> None:
+    tokenizer = chat_tokenizer()
+    config = tiny_config(tokenizer, recall_names=["cat", "cup"])
+    save_directory(lively_model(config), tokenizer, tmp_path / "source")
+    assert build(tmp_path / "source", "cpu")[0].vlm.recall is not None
+    after = nano_with(tmp_path / "source", Learnt(), tmp_path / "model")
+    assert not any("recall" in name for name in after)
+    assert build(tmp_path / "model", "cpu")[0].vlm.recall is None
 
 
 def test_nano_can_be_tuned_again(tiny_directory: Path, tmp_path: Path) -> None:

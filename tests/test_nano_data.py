@@ -11,6 +11,7 @@ from PIL import Image
 from coco_folder import content, make_cutouts, make_folder
 from lisa.data import nano_data
 from lisa.data.nano_data import ANYWHERE, OUTLINES, SOURCES, Photos
+from lisa.data.sketches import SKETCHES
 from lisa.errors import DataError
 
 
@@ -48,7 +49,7 @@ def test_the_sources_that_are_there_are_opened_in_the_order_of_the_table(root: P
     photos = Photos(root)
     assert list(photos.folders) == ["coco_union", "tools_seg", "dogcat_via"]
     photographed = {"bowl", "cat", "cup", "dog", "hand", "plane", "saw"}
-    assert photos.names == sorted(photographed | {"handsaw", "plate"})  # and what is pasted
+    assert photos.names == sorted({*photographed, "handsaw", "plate", *SKETCHES})  # and what is pasted
     assert [folder.exhaustive for folder in photos.folders.values()] == [True, True, False]
     assert len(photos.cutouts) == 1
 
@@ -102,7 +103,7 @@ def test_cutouts_are_pasted_on_some_views(root: Path, monkeypatch: pytest.Monkey
 def test_a_share_of_the_views_is_composed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = Photos(root)
     assert photos.composer is not None
-    assert photos.composer.names == ["cup", "dog", "hand", "handsaw", "plate"]
+    assert photos.composer.names == sorted(["cup", "dog", "hand", "handsaw", "plate", *SKETCHES])
     monkeypatch.setattr(nano_data, "augment", lambda *parts, **settings: "a view")
     drawn = [photos.draw(np.random.default_rng(seed), 48) for seed in range(300)]
     assert 0.12 < sum(scene != "a view" for scene in drawn) / 300 < 0.28

@@ -24,7 +24,8 @@ from lisa.data.tasks import Target, example, pick, referring_targets, semantic_t
 from lisa.errors import DataError
 from lisa.example import Example
 
-SCENES = 200
+SCENES = 100
+REFERRING = 240  # questions, spread evenly over all photographs
 THINGS_A_SCENE = 8
 SIDE = 384  # pixels of a composite scene
 ASKED_A_PHOTO = 2  # names, and as many referring phrases, where there are so many
@@ -133,6 +134,7 @@ class ReferringSet(Sequence[Example]):
     Args:
         root: the data folder, as ``Photos`` has it.
         seed: decides what is asked where there is more than ``ASKED_A_PHOTO``, and how.
+        count: the most questions.
 
     Raises:
         DataError: as ``Photos``.
@@ -140,14 +142,16 @@ class ReferringSet(Sequence[Example]):
 
     name = "referring"
 
-    def __init__(self, root: Path, seed: int = 0) -> None:
+    def __init__(self, root: Path, seed: int = 0, count: int = REFERRING) -> None:
         random = np.random.default_rng(seed)
-        self.asked: list[tuple[PhotoFolder, int, str, str]] = []
+        found: list[tuple[PhotoFolder, int, str, str]] = []
         for folder in Photos(root, "held-out").folders.values():
             for number in range(len(folder)):
                 for phrase in phrases(seen(folder, number), random):
                     question = prompts.name_question(phrase, random)
-                    self.asked.append((folder, number, phrase, question))
+                    found.append((folder, number, phrase, question))
+        some = np.linspace(0, len(found), min(count, len(found)), endpoint=False).astype(int)
+        self.asked = [found[index] for index in some.tolist()]
 
     def __len__(self) -> int:
         return len(self.asked)

@@ -25,6 +25,7 @@ from lisa.model.processor_full import FullSizeProcessor
 from lisa.model.weights import LOW_RANK, read_file, split_key, write_file
 
 OWNER = "model."  # what a task calls its model
+RECALL = "vlm.recall."
 ADAPTER = "adapter.safetensors"
 
 
@@ -75,6 +76,7 @@ def write_merged(source: Path, learnt: Learnt, processor: Processor, out: Path) 
             write_full(source, learnt, processor, temporary)
         else:
             write_nano(source, learnt, temporary)
+            processor.config.recall_names = []
             write_config(processor.config, temporary)
     shutil.rmtree(out, ignore_errors=True)
     finished.rename(out)
@@ -109,8 +111,14 @@ def merged_matrix(stored: Checkpoint, learnt: Learnt, key: str) -> Tensor:
 
 
 def write_nano(source: Path, learnt: Learnt, out: Path) -> None:
-    """The source's files, with what was learnt in them; factors stand beside those there were."""
-    files = {path.name: read_file(path) for path in sorted(source.glob("*.safetensors"))}
+    """The source's files, with what was learnt in them; factors stand beside those there were.
+
+    Recall is left out: it would answer with the names that it knows, and not with what was learnt.
+    """
+    files = {
+        path.name: {k: v for k, v in read_file(path).items() if not k.startswith(RECALL)}
+        for path in sorted(source.glob("*.safetensors"))
+    }
     check_places({*learnt.tensors, *learnt.factors}, names_of(files))
     adapter: dict[str, Tensor] = {}
     for name, tensors in files.items():
