@@ -49,7 +49,9 @@ def test_the_sources_that_are_there_are_opened_in_the_order_of_the_table(root: P
     photos = Photos(root)
     assert list(photos.folders) == ["coco_union", "tools_seg", "dogcat_via"]
     photographed = {"bowl", "cat", "cup", "dog", "hand", "plane", "saw"}
-    assert photos.names == sorted({*photographed, "handsaw", "plate", *SKETCHES})  # and what is pasted
+    assert photos.names == sorted(
+        {*photographed, "handsaw", "plate", *SKETCHES}
+    )  # and what is pasted
     assert [folder.exhaustive for folder in photos.folders.values()] == [True, True, False]
     assert len(photos.cutouts) == 1
 

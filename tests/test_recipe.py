@@ -35,6 +35,7 @@ from lisa.training.nano import (
     KINDS,
     NAMES_ONLY,
     SHARED,
+    SKETCHES,
     STAGES,
     Run,
     split_learnt,
@@ -109,6 +110,7 @@ def test_a_run_leaves_a_model_that_loads(finished: Path, data: Path) -> None:
     assert processor.config.trained_on == [
         *SOURCES,
         "stamps",
+        SKETCHES,
         "imagelevel_imagenet1000",
         "knowledge",
         DEFINITIONS,
@@ -296,7 +298,14 @@ def test_what_ships_answers_like_the_model_in_memory(
     assert spread(masks) > 0.01  # there is something to compare
     fields = json.loads((out / "config.json").read_text())
     labelled = "imagelevel_imagenet1000"
-    assert fields["trained_on"] == [*SOURCES, "stamps", labelled, NAMES_ONLY, DEFINITIONS]
+    assert fields["trained_on"] == [
+        *SOURCES,
+        "stamps",
+        SKETCHES,
+        labelled,
+        NAMES_ONLY,
+        DEFINITIONS,
+    ]
 
 
 def one_batch(data: Path, processor: LisaProcessor) -> Batch:
