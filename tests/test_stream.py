@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from coco_folder import COLOURS, make_cutouts, make_folder
 from lisa.data.nano_data import Photos
+from lisa.data.sketches import SKETCHES
 from lisa.data.stream import PATIENCE, Stream
 from lisa.data.tasks import eye_examples
 from lisa.errors import DataError
@@ -67,7 +68,8 @@ def test_samples_hold_questions_of_the_photographs(root: Path) -> None:
     made = stream(root)
     assert len(made) == 100
     phrases = {one.phrase.split()[-1] for index in range(40) for one in made[index]}
-    assert phrases <= {*COLOURS, "kitty", "plate"}
+    drawn = {name.split()[-1] for name in SKETCHES}
+    assert phrases <= {*COLOURS, "kitty", "plate"} | drawn
     assert len(phrases) > 3
 
 
