@@ -62,7 +62,6 @@ from lisa.training.mind import (
 from lisa.training.pseudo import write_pseudo_masks
 from lisa.training.recall import (
     EPOCHS,
-    LEAST_STEPS,
     RecallTask,
     learn_to_recall,
     learn_to_weigh,
@@ -390,10 +389,7 @@ def train_recall(
     pairs = pairs_to_learn(run.data, run.kind.reasoning, samples)
     some = pairs[:: max(1, round(1 / run.steps_scale))]
     torch.manual_seed(run.seed)
-    scale = min(1.0, run.steps_scale)
-    learn_to_recall(
-        model, processor, some, max(1, round(EPOCHS * scale)), round(LEAST_STEPS * scale)
-    )
+    learn_to_recall(model, processor, some, max(1, round(EPOCHS * min(1.0, run.steps_scale))))
     asked = questions_to_weigh(run.data, processor.config.recall_names, run.kind.reasoning)
     found = learn_to_weigh(model, processor, asked)
     write_atomically(run.out / "recall.json", json.dumps(found, indent=1).encode())

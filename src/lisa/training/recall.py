@@ -42,7 +42,6 @@ from lisa.model.recall import Evidence, Recall
 from lisa.training.loop import Task
 
 EPOCHS = 12
-LEAST_STEPS = 1000  # where there are few texts beside the definitions
 BATCH = 128  # texts a step ...
 GLOSSES = 96  # ... and as many definitions, among ...
 NOUNS = 512  # ... more names than they have
@@ -113,11 +112,7 @@ def pairs_to_learn(root: Path, reasoning: bool, samples: bool) -> list[Pair]:
 
 
 def learn_to_recall(
-    model: LisaModel,
-    processor: LisaProcessor,
-    pairs: Sequence[Pair],
-    epochs: int = EPOCHS,
-    least_steps: int = 0,
+    model: LisaModel, processor: LisaProcessor, pairs: Sequence[Pair], epochs: int = EPOCHS
 ) -> None:
     """Train the pools, then write the keys and prompts of all names."""
     recall, names = model.vlm.recall, processor.config.recall_names
@@ -138,7 +133,7 @@ def learn_to_recall(
         log_odds = recall(*forgetful(*texts.batch(some)), keys)
         return F.nll_loss(log_odds, targets[some]) + defined.loss(recall)
 
-    train_pools(recall, loss, len(pairs), epochs, least_steps)
+    train_pools(recall, loss, len(pairs), epochs)
     with torch.no_grad():
         recall.keys.copy_(recall.name(*keyed.batch(torch.arange(len(names)))))
         ids = pad([processor.phrase_ids(name) for name in names], -1)
@@ -183,12 +178,10 @@ def forgetful(states: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     return states, known & kept
 
 
-def train_pools(
-    recall: Recall, loss: Callable[[Tensor], Tensor], count: int, epochs: int, least_steps: int
-) -> None:
-    """Adam over ``count`` texts, ``epochs`` times or for ``least_steps``, on a cosine."""
+def train_pools(recall: Recall, loss: Callable[[Tensor], Tensor], count: int, epochs: int) -> None:
+    """Adam over ``count`` texts, ``epochs`` times, on a cosine."""
     recall.requires_grad_(True).train()
-    steps = max(epochs * math.ceil(count / BATCH), least_steps)
+    steps = epochs * math.ceil(count / BATCH)
     optimizer = torch.optim.AdamW(recall.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
