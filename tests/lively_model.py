@@ -14,7 +14,7 @@ from lisa.model.config import LisaConfig
 from lisa.model.convert import write_config
 from lisa.model.lisa import LisaModel
 from lisa.model.nano import HEAD_CHANNELS, NanoDecoder, VisionTower
-from lisa.model.processor import add_seg_token
+from lisa.model.processor import LisaProcessor, add_seg_token
 from lisa.model.vlm import NanoVlm
 from lisa.model.weights import write_file
 
@@ -45,6 +45,15 @@ def tiny_config(tokenizer: Tokenizer, **changes: Any) -> LisaConfig:
     """Of a model that reads what the tokenizer writes."""
     seg_token_id = tokenizer.token_to_id("[SEG]")
     return LisaConfig.tiny(seg_token_id, seg_token_id, **changes)
+
+
+def recalling_model(names: list[str]) -> tuple[LisaModel, LisaProcessor]:
+    """A tiny model with recall of these names, and its processor."""
+    tokenizer = chat_tokenizer()
+    config = tiny_config(tokenizer, recall_names=names)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return LisaModel(config).eval(), LisaProcessor(tokenizer, config)
 
 
 def lively_model(config: LisaConfig, seed: int = 22) -> LisaModel:

@@ -9,7 +9,7 @@ from lisa.model.interfaces import IGNORE_LABEL
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import LisaProcessor
 from lisa.model.recall import SEEN
-from lively_model import chat_tokenizer, picture, tiny_config
+from lively_model import picture, recalling_model
 
 NAMES = ["cat", "cup", "umbrella", "dog"]
 QUESTIONS = ["keeps the rain off", "what purrs when you stroke it for a while?"]
@@ -17,11 +17,7 @@ QUESTIONS = ["keeps the rain off", "what purrs when you stroke it for a while?"]
 
 @pytest.fixture(scope="module")
 def built() -> tuple[LisaModel, LisaProcessor]:
-    tokenizer = chat_tokenizer()
-    config = tiny_config(tokenizer)
-    config.recall_names = NAMES
-    torch.manual_seed(0)
-    return LisaModel(config).eval(), LisaProcessor(tokenizer, config)
+    return recalling_model(NAMES)
 
 
 @torch.no_grad()

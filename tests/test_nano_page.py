@@ -144,4 +144,5 @@ def test_a_table_is_markdown() -> None:
 
 def test_a_run_is_called_without_what_stands_above_it() -> None:
     assert nano_page.name_of_run("/somebody/home/runs/a/model") == "a/model"
+    assert nano_page.name_of_run("runs/a/model") == "runs/a/model"
     assert nano_page.name_of_run("nano") == "nano"

@@ -10,7 +10,7 @@ from lisa.model.processor import RECALL_TOKENS, LisaProcessor, pad
 from lisa.model.recall import SEEN, SIZE, UNFITTED, Evidence, Recall, StatePool
 from lisa.model.vlm import NanoVlm
 from lisa.predict import Segmenter
-from lively_model import chat_tokenizer, picture, tiny_config
+from lively_model import chat_tokenizer, picture, recalling_model, tiny_config
 
 NAMES = ["cat", "cup", "umbrella", "dog"]
 WIDTH, PROMPT = 32, 32
@@ -18,11 +18,7 @@ WIDTH, PROMPT = 32, 32
 
 @pytest.fixture
 def built() -> tuple[LisaModel, LisaProcessor]:
-    tokenizer = chat_tokenizer()
-    config = tiny_config(tokenizer)
-    config.recall_names = NAMES
-    torch.manual_seed(0)
-    return LisaModel(config).eval(), LisaProcessor(tokenizer, config)
+    return recalling_model(NAMES)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lisa.data import associations
 from lisa.data.imagenet import imagenet_classes
-from lisa.data.nano_data import Photos
+from lisa.data.nano_data import SKETCHED, Photos
 from lisa.data.stream import Stream
 from lisa.errors import DataError, LisaError
 from lisa.model import vlm
@@ -35,7 +35,6 @@ from lisa.training.nano import (
     KINDS,
     NAMES_ONLY,
     SHARED,
-    SKETCHES,
     STAGES,
     Run,
     split_learnt,
@@ -110,7 +109,7 @@ def test_a_run_leaves_a_model_that_loads(finished: Path, data: Path) -> None:
     assert processor.config.trained_on == [
         *SOURCES,
         "stamps",
-        SKETCHES,
+        SKETCHED,
         "imagelevel_imagenet1000",
         "knowledge",
         DEFINITIONS,
@@ -301,7 +300,7 @@ def test_what_ships_answers_like_the_model_in_memory(
     assert fields["trained_on"] == [
         *SOURCES,
         "stamps",
-        SKETCHES,
+        SKETCHED,
         labelled,
         NAMES_ONLY,
         DEFINITIONS,

@@ -26,7 +26,7 @@ from lisa.training.recall import (
     read_texts,
     recall_names,
 )
-from lively_model import chat_tokenizer, tiny_config
+from lively_model import recalling_model
 from training_data import write_training_data
 
 NAMES = ["banana", "cat", "cup", "umbrella"]
@@ -43,11 +43,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> tuple[LisaModel, LisaProcessor]:
     """A tiny model that knows four names and a few definitions."""
     few = associations.glosses()[::400]
     monkeypatch.setattr(stage, "glosses", lambda: few)
-    tokenizer = chat_tokenizer()
-    config = tiny_config(tokenizer)
-    config.recall_names = NAMES
-    torch.manual_seed(0)
-    return LisaModel(config).eval(), LisaProcessor(tokenizer, config)
+    return recalling_model(NAMES)
 
 
 @pytest.fixture(scope="module")

@@ -97,9 +97,9 @@ def write_page(
 
 
 def name_of_run(model: str) -> str:
-    """How the page calls a model's directory: without what stands above the run's folder."""
-    parts = Path(model).parts
-    return "/".join(parts[-2:]) if len(parts) > 1 else model
+    """How the page calls a model's directory: an absolute one by its last two names."""
+    path = Path(model)
+    return "/".join(path.parts[-2:]) if path.is_absolute() else path.as_posix()
 
 
 def write_sheet(subject: Study, figures: Figures, path: Path) -> None:

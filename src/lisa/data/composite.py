@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -23,15 +24,12 @@ from lisa.data.imagenet import imagenet_classes
 from lisa.data.knowledge import things
 from lisa.data.photos import (
     MINIMUM_REGION_SHARE,
-    Cutouts,
     Description,
-    MaskedThings,
     PhotoFolder,
     Region,
     Scene,
     recolour,
 )
-from lisa.data.sketches import Sketches
 from lisa.data.tasks import CLEAR_MARGIN, centre, placed_apart, sized_apart
 from lisa.errors import DataError
 from lisa.image import load_image
@@ -59,7 +57,19 @@ SCENERY = frozenset(  # may be in a wallpaper
 )
 
 Box = tuple[int, int, int, int]  # left, top, width, height
-Pieces = Cutouts | MaskedThings | Sketches
+
+
+class CutOuts(Protocol):
+    """Things cut out with an alpha channel: index in, (uint8 [h, w, 4], name) out."""
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[np.ndarray, str]: ...
 
 
 @dataclass(frozen=True)
@@ -136,7 +146,7 @@ class Composer:
         DataError: there is no cut-out.
     """
 
-    def __init__(self, cuts: Sequence[Pieces], backdrops: Backdrops) -> None:
+    def __init__(self, cuts: Sequence[CutOuts], backdrops: Backdrops) -> None:
         self.cuts, self.backdrops = cuts, backdrops
         self.items: dict[str, list[tuple[int, int]]] = {}
         for number, part in enumerate(cuts):

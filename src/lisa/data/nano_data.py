@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lisa.data.composite import Backdrops, Composer, Pieces
+from lisa.data.composite import Backdrops, Composer, CutOuts
 from lisa.data.photos import Cutouts, MaskedThings, PhotoFolder, Scene, augment
 from lisa.data.sketches import Sketches
 from lisa.errors import DataError
@@ -95,6 +95,7 @@ SOURCES: dict[str, Source] = {
 }
 OUTLINES = resources.files("lisa.data") / "drawn"
 RARE = 2  # a name outlined on more photographs may well be on others, too
+SKETCHED = "sketches (drawn by a program)"
 BESIDE = {"stamps": "tuxpaint-stamps, GPL-2", "backgrounds": "wallpapers, see their packages"}
 CUT_UP = (  # sources whose things are whole enough to be cut out
     *("coco_union", "voc_animals", "coco_val_oneperson", "uj_staple_pantry", "tools_seg"),
@@ -149,13 +150,14 @@ class Photos:
 
     @property
     def sources(self) -> list[str]:
-        """The folders that views are made of."""
+        """What views are made of: folders, and what is drawn."""
         root = next(iter(self.folders.values())).folder.parent
-        return [*self.folders, *(name for name in BESIDE if (root / name).is_dir())]
+        beside = [name for name in BESIDE if (root / name).is_dir()]
+        return [*self.folders, *beside, *([SKETCHED] if self.composer else [])]
 
     def _composer(self, backgrounds: Path) -> Composer | None:
         """Of all things that can be cut out; None where there are none."""
-        cuts: list[Pieces] = [
+        cuts: list[CutOuts] = [
             MaskedThings(folder) for name, folder in self.folders.items() if name in CUT_UP
         ]
         if isinstance(self.cutouts, Cutouts):

@@ -12,7 +12,7 @@ pixels, and what is said in the end.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +39,7 @@ class Evidence:
     @classmethod
     def join(cls, parts: Sequence[Evidence]) -> Evidence:
         """Of all questions, in order."""
-        names = ("recalled", "seen", "said")
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+        return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
     def of(self, some: Tensor) -> Evidence:
         """Of some of the questions: an index or a mask [N]."""

@@ -8,6 +8,7 @@ trained, and why.
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -76,8 +77,9 @@ def write_merged(source: Path, learnt: Learnt, processor: Processor, out: Path) 
             write_full(source, learnt, processor, temporary)
         else:
             write_nano(source, learnt, temporary)
-            processor.config.recall_names = []
-            write_config(processor.config, temporary)
+            own = copy.deepcopy(processor.config)
+            own.recall_names = []
+            write_config(own, temporary)
     shutil.rmtree(out, ignore_errors=True)
     finished.rename(out)
 

@@ -94,7 +94,6 @@ NAMES_ONLY = "knowledge (names and synonyms only)"
 DEFINITIONS = "definitions (WordNet)"
 ASKED = "asked (questions about photographs)"
 SAMPLES = "reasonseg_nano/train239"
-SKETCHES = "sketches (drawn by a program)"
 KINDS = {
     "release": Kind(STAGES, True, ("knowledge", DEFINITIONS, ASKED, SAMPLES)),
     "zero-shot": Kind(STAGES, False, (NAMES_ONLY, DEFINITIONS)),
@@ -431,7 +430,7 @@ def write_model(model: LisaModel, processor: LisaProcessor, run: Run, photos: Ph
     write_file(learnt, out / "lisa.safetensors")
     write_file(adapter, out / "adapter.safetensors")
     labelled = [folder.folder.name for folder in labelled_folders(run.data)]
-    seen = [*photos.sources, SKETCHES, *labelled, *run.kind.sources]
+    seen = [*photos.sources, *labelled, *run.kind.sources]
     processor.config.trained_on = list(dict.fromkeys(seen))
     write_config(processor.config, out)
     return out

@@ -4,8 +4,8 @@ Texts and names go through the language model's lowest layers once; attention po
 trained until a text is nearer to its own name than to any other (InfoNCE, arXiv 1807.03748).
 Definitions make it broad: they are of thousands of nouns. Then a few numbers are fitted that weigh
 what is recalled, what the eyes see and what the language model would say, on questions that none
-of them has seen. The language
-model and the eyes stay as they are.
+of them has seen; where no question may be read, on definitions, which recall has learnt. The
+language model and the eyes stay as they are.
 """
 
 from __future__ import annotations
