@@ -8,12 +8,13 @@ from lisa.data.associations import (
     FREELY,
     Pair,
     asked_questions,
+    defined,
     glosses,
     named,
     questions,
     sample_questions,
 )
-from lisa.data.knowledge import Thing, taught, things
+from lisa.data.knowledge import Thing, is_held_out, taught, things
 from lisa.data.reasonseg import ReasonSeg
 from training_data import write_training_data
 
@@ -33,6 +34,20 @@ def test_definitions_are_many_and_of_no_thing_that_is_held_out() -> None:
 def test_a_definition_does_not_hold_its_word() -> None:
     for pair in glosses():
         assert f" {pair.name} " not in f" {pair.text} ", pair
+
+
+def test_things_are_defined_for_those_who_may_read_no_question() -> None:
+    texts = {pair.text for pair in glosses()}
+    learnt, kept = defined(), defined(held_out=True)
+    assert learnt.keys() == kept.keys() == taught().keys()
+    asked = [
+        {text for thing in part.values() for _, text in thing.questions} for part in (learnt, kept)
+    ]
+    assert not asked[0] & asked[1] and len(asked[0]) > 2 * len(asked[1]) > 0
+    assert all(map(is_held_out, asked[1] & texts)) and asked[1] & texts
+    assert "Find this: a lightweight handheld collapsible canopy." in asked[0] | asked[1]
+    implicit = {text for thing in things().values() for _, text in thing.questions}
+    assert not implicit & (asked[0] | asked[1])
 
 
 def test_questions_about_known_things_go_with_their_names() -> None:

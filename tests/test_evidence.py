@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from lisa.example import Example
-from lisa.model.evidence import collect
+from lisa.model.evidence import collect, gains
 from lisa.model.interfaces import IGNORE_LABEL
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import LisaProcessor
 from lisa.model.recall import SEEN
-from lively_model import picture, recalling_model
+from lively_model import liven_decoder, picture, recalling_model
 
 NAMES = ["cat", "cup", "umbrella", "dog"]
 QUESTIONS = ["keeps the rain off", "what purrs when you stroke it for a while?"]
@@ -44,4 +44,30 @@ def test_what_is_said_of_a_name_is_its_likelihood_as_an_answer(
     for row, question in enumerate(QUESTIONS):
         for column, answer in enumerate(answers):
             alone = read_whole(built, question, answer)
-            assert float(found.said[row, column]) == pytest.approx(alone, abs=1e-3)
+            place = found.names[row].tolist().index(column)
+            assert float(found.said[row, place]) == pytest.approx(alone, abs=1e-3)
+
+
+@torch.no_grad()
+def test_gains_are_overlaps_of_masks_times_what_is_expected_of_them() -> None:
+    model, processor = recalling_model(NAMES)
+    torch.manual_seed(0)
+    liven_decoder(model.decoder, model.config.image_size)
+    images = model.encode_images(processor.encode_pictures([picture(), picture(seed=1)]))
+    prompts = torch.randn(2, 3, model.config.prompt_size) * 3
+    prompts[:, 2] = prompts[:, 0]
+    rows = torch.tensor([1, 0])
+    found = gains(model.decoder, images.features, prompts, rows)
+    for question, row in enumerate(rows.tolist()):
+        alone = model.decoder.decode(
+            images.features, prompts[question], torch.full((3,), row, dtype=torch.long)
+        )
+        masks = [mask > 0 for mask in alone.low_res_masks]
+        assert masks[0].any()
+        for i, sure in enumerate(alone.iou_logits.sigmoid()):
+            assert float(found[question, i, i]) == pytest.approx(float(sure), abs=1e-4)
+            for j in range(3):
+                either = (masks[i] | masks[j]).sum()
+                iou = (masks[i] & masks[j]).sum() / either if either else float(i == j)
+                assert float(found[question, i, j]) == pytest.approx(float(sure * iou), abs=1e-4)
+        assert torch.allclose(found[question, 0, 2], found[question, 0, 0])

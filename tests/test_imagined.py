@@ -193,16 +193,11 @@ def test_the_kinds_of_questions_come_as_often_as_said() -> None:
     assert share(absent) == pytest.approx(0.7, abs=0.05)
 
 
-def test_without_reasoning_every_question_names_its_target_or_its_place() -> None:
-    asked = [one for scene in scenes(imagination(reasoning=False)) for one in scene.asked]
-    assert all(one.phrase in one.question or one.question in PLACES for one in asked)
-    assert {one.present for one in asked} == {True, False}
-
-
 def test_a_thing_without_questions_is_asked_for_by_name() -> None:
     silent = {name: Thing(name, (), "", ()) for name in KNOWLEDGE}
     asked = [one for scene in scenes(imagination(knowledge=silent)) for one in scene.asked]
     assert all(one.phrase in one.question or one.question in PLACES for one in asked)
+    assert {one.present for one in asked} == {True, False}
 
 
 @given(st.lists(st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)), max_size=5, unique=True), SEEDS)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lisa.data.asked import Asked
+from lisa.data.associations import defined
 from lisa.data.knowledge import is_held_out, taught, things
 from lisa.data.nano_data import Photos
 from lisa.data.photos import LabelledPhotos, Region, Scene
@@ -399,8 +400,8 @@ def test_an_absent_target_is_answered_so(data: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("reasoning", [True, False])
 def test_a_labelled_photograph_is_asked_about_without_a_mask(data: Path, reasoning: bool) -> None:
     folder = LabelledPhotos(data / "photos" / "imagelevel_imagenet1000")
-    known = things()
-    examples = labelled_sample(folder, known, reasoning, np.random.default_rng(0), SIDE)
+    known = things() if reasoning else defined()
+    examples = labelled_sample(folder, known, np.random.default_rng(0), SIDE)
     assert {e.phrase for e in examples} <= {"cat", "banana"}
     assert all(e.masks is None and e.image.size == (SIDE, SIDE) for e in examples)
     implicit = {e.question for e in examples} & implicit_questions()

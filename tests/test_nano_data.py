@@ -102,6 +102,22 @@ def test_cutouts_are_pasted_on_some_views(root: Path, monkeypatch: pytest.Monkey
     assert 0.15 < np.mean(["plate" in scene.names for scene in scenes]) < 0.35
 
 
+def test_composite_scenes_may_be_larger_than_the_view(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nano_data, "COMPOSITE_SHARE", 1.0)
+    photos, sides = Photos(root), []
+    composer = photos.composer
+    assert composer is not None
+    draw = composer.draw
+    monkeypatch.setattr(
+        composer, "draw", lambda random, side: sides.append(side) or draw(random, side)
+    )
+    views = [photos.draw(np.random.default_rng(seed), 48, 1.5) for seed in range(12)]
+    assert {view.image.shape for view in views} == {(48, 48, 3)}
+    assert min(sides) >= 48 and 64 < max(sides) <= 72
+
+
 def test_a_share_of_the_views_is_composed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = Photos(root)
     assert photos.composer is not None

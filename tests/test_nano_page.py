@@ -138,6 +138,14 @@ def test_all_three_weights_fit_on_the_page() -> None:
     assert "## Training" not in text
 
 
+def test_a_model_that_was_measured_in_brief_has_the_rows_that_it_can_fill() -> None:
+    full, brief = measured("release", [0.3, 0.5]), measured("zero-shot", [0.2, 0.4])
+    asked = {"generate": brief.figures["generate"]}
+    text = page([full, Measured("zero-shot", asked, ["coco_union"], {})], "nano", "", None)
+    rows = [line for line in text.splitlines() if line.startswith("| zero-shot |")]
+    assert [row.split(" | ")[1] for row in rows] == ["gIoU 0.22", "generate"]
+
+
 def test_a_table_is_markdown() -> None:
     assert table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
 

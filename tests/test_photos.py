@@ -40,6 +40,7 @@ from lisa.data.photos import (
     plain_name,
     recolour,
     whole,
+    window,
 )
 from lisa.errors import DataError, ImageError
 from lisa.formats import run_lengths
@@ -387,6 +388,19 @@ def test_a_region_outside_the_box_or_too_small_to_see_is_dropped() -> None:
     assert crop(scene(), (0, 0, 28, 60), 32).names == ["cat"]
     speck = Scene(scene().image, (Region("cat", rectangle(3, 3, 1, 1)),), (), True)
     assert crop(speck, whole(speck), 64).names == []
+
+
+def test_a_window_is_a_part_of_its_own_size() -> None:
+    whole_scene = scene()
+    seen = {window(whole_scene, np.random.default_rng(n), 20).image.tobytes() for n in range(20)}
+    assert len(seen) > 1
+    assert all(len(pixels) == 20 * 20 * 3 for pixels in seen)
+    parts = [
+        whole_scene.image[y : y + 20, x : x + 20].tobytes()
+        for y in range(HEIGHT - 19)
+        for x in range(WIDTH - 19)
+    ]
+    assert seen <= set(parts)
 
 
 @settings(deadline=None, max_examples=200)

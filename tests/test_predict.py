@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import lisa
 from lisa import predict
 from lisa.errors import ImageError, LisaError, ModelError, QuestionError
 from lisa.example import MAX_QUESTION_CHARACTERS
-from lisa.model.interfaces import Pictures
+from lisa.model.interfaces import DecodedMasks, Pictures
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import LisaProcessor
-from lisa.predict import BATCH_SIZE, REMEMBERED_IMAGES, Segmenter, fingerprint
+from lisa.predict import BATCH_SIZE, REMEMBERED_IMAGES, Segmenter, fingerprint, less_sure
 from lisa.result import Mask, Result
 from lively_model import picture
 
@@ -410,3 +413,12 @@ def test_each_mask_is_refined_by_a_look_from_closer_by(
         outside = after.mask.copy()
         outside[top:bottom, left:right] = False
         assert after.mask.any() and not outside.any()
+
+
+@given(st.floats(-12, 12), st.floats(0.01, 1.0))
+def test_certainty_multiplies_what_is_expected_of_a_mask(logit: float, certainty: float) -> None:
+    masks = DecodedMasks(
+        torch.zeros(1, 4, 4), torch.tensor([logit], dtype=torch.double), torch.zeros(1, 1, 1)
+    )
+    expected = less_sure(masks, certainty).iou_logits.sigmoid()
+    assert float(expected) == pytest.approx(certainty * float(masks.iou_logits.sigmoid()), rel=1e-6)

@@ -25,6 +25,7 @@ from lisa.model.processor import (
     check_seg_token,
     closer_box,
     group_by_image,
+    main_pieces,
     pad,
     phrases,
     spoken_answer,
@@ -641,3 +642,18 @@ def test_two_views_are_the_mean_of_their_probabilities_in_the_box() -> None:
     upper[4:] = 2.0
     lower = both_views(upper, torch.full((8, 8), 2.0), (0, 15, 40, 30), (30, 40))
     torch.testing.assert_close(lower[1:], torch.full((7, 8), 2.0))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
+def test_main_pieces_are_the_largest_and_those_half_as_large(seed: int, count: int) -> None:
+    random = np.random.default_rng(seed)
+    mask, kept = np.zeros((12, 40), bool), np.zeros((12, 40), bool)
+    sides = random.integers(1, 9, count)
+    for n, side in enumerate(sides.tolist()):
+        mask[1 : 1 + side, 10 * n : 10 * n + side] = True
+        if 2 * side**2 >= sides.max() ** 2:
+            kept[1 : 1 + side, 10 * n : 10 * n + side] = True
+    before = mask.copy()
+    assert np.array_equal(main_pieces(mask), kept)
+    assert np.array_equal(mask, before)
+    assert not main_pieces(np.zeros((3, 4), bool)).any()

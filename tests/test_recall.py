@@ -2,12 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from lisa.model.lisa import LisaModel
-from lisa.model.processor import RECALL_TOKENS, LisaProcessor, pad
-from lisa.model.recall import SEEN, SIZE, UNFITTED, Evidence, Recall, StatePool
+from lisa.model.processor import RECALL_TOKENS, LisaProcessor, main_pieces, pad
+from lisa.model.recall import SEEN, SIZE, UNFITTED, Choice, Evidence, Recall, StatePool
 from lisa.model.vlm import NanoVlm
 from lisa.predict import Segmenter
 from lively_model import chat_tokenizer, picture, recalling_model, tiny_config
@@ -73,10 +74,17 @@ def test_what_the_eyes_say_is_surest_where_the_prompt_fits(recall: Recall) -> No
 
 
 def evidence(recall: Recall, seen: torch.Tensor, said: torch.Tensor | None = None) -> Evidence:
+    """Of random questions; what is ``said`` is that of all names."""
     count = len(seen)
     states, known = torch.randn(count, 2, WIDTH), torch.ones(count, 2, dtype=torch.bool)
-    said = torch.zeros(recall.reported(seen).shape) if said is None else said
-    return Evidence(recall(states, known), seen, said)
+    recalled = recall(states, known)
+    names = recall.shortlist(recalled, seen)
+    said = torch.zeros(count, len(NAMES)) if said is None else said
+    return Evidence(recalled, seen, names, said.gather(1, names))
+
+
+def chosen(recall: Recall, found: Evidence) -> list[int | None]:
+    return [one.name if one else None for one in recall.choose(found)]
 
 
 def test_a_name_is_chosen_by_what_is_recalled_seen_and_said(
@@ -85,26 +93,49 @@ def test_a_name_is_chosen_by_what_is_recalled_seen_and_said(
     states_for(recall, 1, monkeypatch)
     seen = torch.zeros(1, len(NAMES), SEEN)
     weights(recall.answer, [1.0, 0.0, 0.0, 0.0])
-    assert recall.choose(evidence(recall, seen)) == [1]
+    assert chosen(recall, evidence(recall, seen)) == [1]
     weights(recall.answer, [1.0, 1.0, 0.0, 0.0])
     seen[0, 3, 0] = 100.0
-    assert recall.choose(evidence(recall, seen)) == [3]
+    assert chosen(recall, evidence(recall, seen)) == [3]
     weights(recall.answer, [1.0, 1.0, 0.0, 3.0])
-    said = 100.0 * (recall.reported(seen) == 2).float()
-    assert recall.choose(evidence(recall, seen, said)) == [2]
+    said = torch.tensor([[0.0, 0.0, 100.0, 0.0]])
+    assert chosen(recall, evidence(recall, seen, said)) == [2]
 
 
-def test_what_the_eyes_do_not_report_is_no_answer(
+def test_only_what_is_recalled_and_seen_is_a_possible_answer(
     recall: Recall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lisa.model.recall.REPORTED", 2)
+    monkeypatch.setattr("lisa.model.recall.SHORTLISTED", 2)
     states_for(recall, 1, monkeypatch)
-    weights(recall.answer, [1.0, 0.0, 0.0, 0.0])
+    weights(recall.possible, [0.0, 0.0, 1.0])
     seen = torch.zeros(1, len(NAMES), SEEN)
-    seen[0, :, 1] = torch.tensor([-1.0, -3.0, -4.0, -2.0])
-    assert recall.reported(seen).tolist() == [[0, 3]]
-    assert recall.weigh(evidence(recall, seen)).shape == (1, 2)
-    assert recall.choose(evidence(recall, seen))[0] in (0, 3)
+    seen[0, :, 1] = torch.tensor([-1.0, -300.0, -400.0, -2.0])
+    found = evidence(recall, seen, torch.tensor([[0.0, 0.0, 9.0, 1.0]]))
+    assert found.names.tolist() == [[0, 3]]
+    weights(recall.answer, [0.0, 0.0, 0.0, 1.0])
+    assert recall.weigh(found).shape == (1, 2)
+    assert chosen(recall, found) == [3]  # not 2, whatever is said
+    weights(recall.possible, [100.0, 0.0, 1.0])
+    assert evidence(recall, seen).names[0, 0] == 1  # recalled, and hardly seen
+
+
+def test_names_whose_masks_agree_support_each_other(recall: Recall) -> None:
+    chances = torch.tensor([[0.35, 0.30, 0.30, 0.05]])
+    names = torch.tensor([[3, 1, 0, 2]])
+    found = Evidence(torch.zeros(1, 5), torch.zeros(1, 4, SEEN), names, chances.log())
+    weights(recall.answer, [0.0, 0.0, 0.0, 1.0])
+    alone = recall.choose(found)[0]
+    assert alone is not None and alone.name == 3
+    assert alone.certainty == pytest.approx(0.35, abs=1e-6)
+    gains = torch.eye(4)
+    gains[1, 2] = gains[2, 1] = 0.8  # the names 1 and 0
+    together = recall.choose(found, gains[None])[0]
+    assert together is not None and together.name == 1
+    assert together.certainty == pytest.approx(0.30 + 0.8 * 0.30, abs=1e-6)
+    gains[1] *= 0.5  # its own mask is not to be relied upon
+    other = recall.choose(found, gains[None])[0]
+    assert other is not None and other.name == 0
+    assert other.certainty == pytest.approx(0.30 + 0.8 * 0.30, abs=1e-6)
 
 
 def test_a_question_about_no_name_is_answered_freely(
@@ -123,7 +154,9 @@ def test_evidence_is_joined_and_parted(recall: Recall) -> None:
 
 
 def test_before_it_is_fitted_what_is_said_does_not_count() -> None:
-    assert torch.equal(Recall(WIDTH, PROMPT, 2).answer.weight[0], torch.tensor(UNFITTED))
+    unfitted = Recall(WIDTH, PROMPT, 2)
+    assert torch.equal(unfitted.answer.weight[0], torch.tensor(UNFITTED))
+    assert torch.equal(unfitted.possible.weight[0], torch.tensor(UNFITTED[:-1]))
     assert UNFITTED[-1] == 0 < UNFITTED[0]
 
 
@@ -157,19 +190,24 @@ def test_the_segmenter_says_what_is_recalled(
     built: tuple[LisaModel, LisaProcessor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, processor = built
-    monkeypatch.setattr(Recall, "choose", lambda self, evidence: [2] * len(evidence.seen))
+    monkeypatch.setattr(
+        Recall, "choose", lambda self, evidence, gains: [Choice(2, 0.5)] * len(evidence.seen)
+    )
     segmenter = Segmenter(model, processor)
     given = segmenter.segment(picture(), "keeps the rain off", answer="[SEG].")
     result = segmenter.segment(picture(), "keeps the rain off")
     assert result.text == "The umbrella." and len(result.masks) == 1
     assert len(given.masks) == 1 and "umbrella" not in given.text
+    read = segmenter.segment(picture(), "keeps the rain off", answer="The umbrella. [SEG]")
+    assert np.array_equal(main_pieces(read.masks[0].mask), result.masks[0].mask)
+    assert result.masks[0].score == pytest.approx(0.5 * read.masks[0].score, abs=1e-5)
 
 
 def test_what_is_not_recalled_is_generated(
     built: tuple[LisaModel, LisaProcessor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, processor = built
-    monkeypatch.setattr(Recall, "choose", lambda self, evidence: [None] * len(evidence.seen))
+    monkeypatch.setattr(Recall, "choose", lambda self, evidence, gains: [None] * len(evidence.seen))
     freely = Segmenter(model, processor).segment(picture(), "the cat")
     model.vlm.recall = None
     assert Segmenter(model, processor).segment(picture(), "the cat").text == freely.text

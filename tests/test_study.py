@@ -95,7 +95,7 @@ def test_a_stopped_study_goes_on_where_it_was(
 ) -> None:
     asked: list[str] = []
 
-    def until_the_third(self: Study, controls: bool) -> dict[str, Any]:
+    def until_the_third(self: Study, controls: bool, brief: bool) -> dict[str, Any]:
         def measure(name: str) -> dict[str, str]:
             asked.append(name)
             if asked.count("c") == 1 and name == "c":
@@ -110,6 +110,13 @@ def test_a_stopped_study_goes_on_where_it_was(
     found = run(Study(segmenter, data), tiny_directory, tmp_path, controls=False)
     assert asked == ["a", "b", "c", "c", "d"]
     assert found == {name: {"name": name} for name in "abcd"}
+
+
+def test_a_brief_study_asks_the_validation_samples_alone(
+    data: Path, tiny_directory: Path, segmenter: Segmenter, tmp_path: Path
+) -> None:
+    found = run(Study(segmenter, data, 2), tiny_directory, tmp_path, controls=False, brief=True)
+    assert found.keys() == {"generate"} and found["generate"]["n"] == 2
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

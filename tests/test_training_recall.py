@@ -138,9 +138,11 @@ def test_definitions_are_asked_about_photographs_that_are_left_out(
     shown = ["cat", "dog", "cup", "horse", "dress", "bag", "belt"]
     defined = [Pair(f"what a {name} is", name) for name in [*shown, "hammer"]]
     monkeypatch.setattr(stage, "glosses", lambda: defined)
+    monkeypatch.setattr(stage, "is_held_out", lambda text: "horse" not in text)
     place = {pair.name: n for n, pair in enumerate(defined)}
     asked = defined_in_photographs(data, place)
     assert asked and {one.text for one in asked} <= {pair.text for pair in defined}
+    assert not [one for one in asked if "horse" in one.text]  # learnt
     assert all(one.text == f"what a {list(place)[one.target]} is" for one in asked)
     assert questions_to_weigh(data, list(place), reasoning=True) == []  # nobody asked about these
 
@@ -157,19 +159,19 @@ def test_weighing_finds_the_right_names(built: tuple[LisaModel, LisaProcessor]) 
     learn_to_recall(model, processor, PAIRS, epochs=60)
     with torch.no_grad():
         recall.answer.weight.copy_(torch.tensor([[-1.0, 0.0, 0.0, 0.0]]))  # the wrong way round
+        recall.possible.weight.copy_(torch.tensor([[-1.0, 0.0, 0.0]]))
     found = learn_to_weigh(model, processor, [looked(n % 3, 20 * n) for n in range(12)])
-    assert found["reported"] == 1.0 and found["right"] > 0.9
-    assert recall.answer.weight[0, 0] > 0
+    assert found["possible"] == 1.0 and found["right"] > 0.9
+    assert recall.answer.weight[0, 0] > 0 and recall.possible.weight[0, 0] > 0
 
 
-def test_what_the_eyes_never_report_cannot_be_weighed(
+def test_what_is_never_possible_cannot_be_weighed(
     built: tuple[LisaModel, LisaProcessor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, processor = built
-    monkeypatch.setattr("lisa.model.recall.REPORTED", 1)
     monkeypatch.setattr(
-        "lisa.model.recall.Recall.look",
-        lambda self, keys: torch.tensor([[[0.0, 0.0], *[[0.0, -1.0]] * 3]]),
+        "lisa.model.recall.Recall.shortlist",
+        lambda self, recalled, seen: torch.zeros(len(seen), 1, dtype=torch.long),
     )
     assert learn_to_weigh(model, processor, [looked(1, 20)]) == {}
 

@@ -63,6 +63,7 @@ def write_page(
     cache: Path,
     device: str | None = None,
     limit: int | None = None,
+    brief: bool = False,
 ) -> Path:
     """Measure the models, as far as ``cache`` does not know them, and write the page.
 
@@ -73,6 +74,7 @@ def write_page(
         cache: folder for what was measured, and for the sheets of photographs.
         device: as ``load`` has it.
         limit: ask only so many questions of each set, for a trial; None: all.
+        brief: the models after the first answer the validation samples and nothing else.
 
     Raises:
         LisaError: there is no model. Other errors as those of ``load`` and ``study.run``.
@@ -86,12 +88,14 @@ def write_page(
     for number, (name, model) in enumerate(models.items()):
         segmenter = load(model, device)
         subject = Study(segmenter, data, limit)
-        figures = study.run(subject, model, cache, controls=number == 0)
+        first = number == 0
+        figures = study.run(subject, model, cache, controls=first, brief=brief and not first)
         write_sheet(subject, figures, cache / f"sheet-{name}-{study.fingerprint(model)}.png")
         saw = segmenter.processor.config.trained_on
         measured.append(Measured(name, figures, saw, read_curves(Path(model).parent)))
     write_plots(measured, plots)
     command = " ".join(f"--model {name}={name_of_run(model)}" for name, model in models.items())
+    command += " --brief" if brief else ""
     write_atomically(out, page(measured, plots.name, command, limit).encode())
     return out
 
@@ -208,6 +212,7 @@ def validation(measured: Sequence[Measured]) -> str:
         [one.name, way, *score_cells(one.figures[key]), str(len(one.figures[key]["failures"]))]
         for one in measured
         for key, way in ways.items()
+        if key in one.figures
     ]
     return table(heads, rows)
 
@@ -273,7 +278,7 @@ def composites(measured: Sequence[Measured]) -> str:
     heads = ["model", "questions", "right one of eight pointed at", "named"]
     heads += ["right one of eight named, without a picture"]
     rows = []
-    for one in measured:
+    for one in (one for one in measured if "held-out knowledge" in one.figures):
         for kind in ("phrasings", "things"):
             seen = one.figures[f"composite-{kind}"]
             told = one.figures["held-out knowledge"][kind]
@@ -286,7 +291,7 @@ def composites(measured: Sequence[Measured]) -> str:
 def referring(measured: Sequence[Measured]) -> str:
     """cIoU beside that of one who knows names but no "left" or "large"."""
     rows = []
-    for one in measured:
+    for one in (one for one in measured if "referring" in one.figures):
         scores = one.figures["referring"]
         rows.append(
             [one.name, "all", str(scores["n"]), number(scores["cIoU"]), number(scores["ceiling"])]

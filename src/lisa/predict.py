@@ -8,6 +8,7 @@ to know what the model is made of.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
 from collections import OrderedDict
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from lisa.data.prompts import present_answer
 from lisa.errors import LisaError, QuestionError
@@ -28,16 +30,17 @@ from lisa.example import check_question
 from lisa.image import ImageSource, load_image
 from lisa.model.build import EMBEDDED, Processor, build
 from lisa.model.config import SEG_TOKEN
-from lisa.model.evidence import collect
-from lisa.model.interfaces import Generated
+from lisa.model.evidence import collect, gains
+from lisa.model.interfaces import DecodedMasks, Generated
 from lisa.model.lisa import EncodedImages, LisaModel
 from lisa.model.nano import ImageFeatures
 from lisa.model.precision import DeviceMap, Precision
-from lisa.model.processor import LisaProcessor, both_views, closer_box
+from lisa.model.processor import LisaProcessor, both_views, closer_box, main_pieces
 from lisa.result import Mask, Result
 
 REMEMBERED_IMAGES = 4
 BATCH_SIZE = 8  # questions side by side
+LEAST_CERTAINTY = 1e-6
 STRIP_PIXELS = 2**22  # of a picture that are copied at once to tell it from others
 
 Item = TypeVar("Item")
@@ -58,6 +61,7 @@ class Asked:
     image_index: int  # which of the pictures it is about
     question: str
     answer: str | None  # read this one instead of generating
+    certainty: float | None = None  # that a recalled answer is about what is meant
 
 
 class Segmenter:
@@ -164,12 +168,13 @@ class Segmenter:
     ) -> list[Result]:
         """Answer at most ``BATCH_SIZE`` questions side by side."""
         started = time.perf_counter()
+        asked = self._recall(images, asked)
         generated = self._generate(images, asked)
         answered = time.perf_counter()
         pictured = [pictures[one.image_index] for one in asked]
         decoded = [
-            self._decode(answer, picture.image)
-            for answer, picture in zip(generated, pictured, strict=True)
+            self._decode(answer, picture.image, one.certainty)
+            for answer, picture, one in zip(generated, pictured, asked, strict=True)
         ]
         timings = {
             "load": self.load_seconds,
@@ -192,7 +197,6 @@ class Segmenter:
 
     def _generate(self, images: EncodedImages, asked: Sequence[Asked]) -> list[Generated]:
         """What the model says and points at."""
-        asked = self._recall(images, asked)
         return self.model.generate(
             images,
             [self.processor.question_ids(one.question) for one in asked],
@@ -225,21 +229,33 @@ class Segmenter:
             recall.look(features.keys)[rows],
             answers,
         )
-        for n, name in zip(open_ones, recall.choose(evidence), strict=True):
-            if name is not None:
-                found[n] = replace(asked[n], answer=f"{answers[name]} {SEG_TOKEN}")
+        decoder, prompts = self.model.decoder, recall.prompts[evidence.names]
+        choices = recall.choose(evidence, gains(decoder, features, prompts, rows))
+        for n, choice in zip(open_ones, choices, strict=True):
+            if choice is not None:
+                answer = f"{answers[choice.name]} {SEG_TOKEN}"
+                found[n] = replace(asked[n], answer=answer, certainty=choice.certainty)
         return found
 
-    def _decode(self, answer: Generated, picture: Image.Image) -> tuple[str, tuple[Mask, ...]]:
-        """An answer's text and masks; each mask is looked at once more, from closer by."""
+    def _decode(
+        self, answer: Generated, picture: Image.Image, certainty: float | None
+    ) -> tuple[str, tuple[Mask, ...]]:
+        """An answer's text and masks; each mask is looked at once more, from closer by.
+
+        A question that took recalling is about one thing: small pieces beside it are dropped.
+        """
+        sure = 1.0 if certainty is None else certainty
+        answer = replace(answer, masks=less_sure(answer.masks, sure))
         text, masks = self.processor.decode(answer, (picture.height, picture.width))
         if self.processor.looks_closer:
             views = zip(masks, answer.masks.low_res_masks, answer.prompts, strict=True)
-            masks = tuple(self._look_closer(picture, *view) for view in views)
-        return text, masks
+            masks = tuple(self._look_closer(picture, *view, sure) for view in views)
+        return text, masks if certainty is None else tuple(map(one_thing, masks))
 
     @torch.inference_mode()
-    def _look_closer(self, picture: Image.Image, mask: Mask, whole: Tensor, prompt: Tensor) -> Mask:
+    def _look_closer(
+        self, picture: Image.Image, mask: Mask, whole: Tensor, prompt: Tensor, certainty: float
+    ) -> Mask:
         """The mask refined by what its prompt finds in the part of the picture around it."""
         assert isinstance(self.processor, LisaProcessor)  # it says that it looks closer
         box = closer_box(mask.mask)
@@ -249,6 +265,7 @@ class Segmenter:
         decoder = self.model.decoder
         row = torch.zeros(1, dtype=torch.long, device=self.model.device)
         seen = decoder.decode(decoder.encode_image(pixels.to(self.model.device)), prompt[None], row)
+        seen = less_sure(seen, certainty)
         (score,) = self.processor.scores(seen.iou_logits)
         left, top, right, bottom = box
         both = both_views(whole, seen.low_res_masks[0], box, (picture.height, picture.width))
@@ -296,6 +313,19 @@ class Chat:
         result = replace(self.segmenter.segment(self.image, question), name=self.name)
         self.turns.append(result)
         return result
+
+
+def one_thing(mask: Mask) -> Mask:
+    """The mask without the pieces that are small beside its largest one."""
+    return replace(mask, mask=main_pieces(mask.mask))
+
+
+def less_sure(masks: DecodedMasks, certainty: float) -> DecodedMasks:
+    """The same masks, their expected IoU multiplied by a certainty in (0, 1]."""
+    if certainty >= 1.0:
+        return masks
+    expected = F.logsigmoid(masks.iou_logits) + math.log(max(certainty, LEAST_CERTAINTY))
+    return replace(masks, iou_logits=expected - torch.log1p(-expected.exp()))
 
 
 def ask(image_index: int, question: object, answer: object) -> Asked:

@@ -71,8 +71,8 @@ class Study:
     data: Path
     limit: int | None = None
 
-    def measures(self, controls: bool) -> dict[str, Callable[[], Figures]]:
-        """The measures by name; the controls, too, where they are asked for."""
+    def measures(self, controls: bool, brief: bool = False) -> dict[str, Callable[[], Figures]]:
+        """The measures by name; the controls, too, where they are asked for; or just the first."""
         segmenter = self.segmenter
         parts = (segmenter.model, segmenter.processor)
         found: dict[str, Callable[[], Figures]] = {
@@ -84,6 +84,8 @@ class Study:
             "held-out knowledge": self.on_words,
             "referring": self.on_referring,
         }
+        if brief:
+            return {"generate": found["generate"]}
         if controls:
             found |= {
                 "shuffled": lambda: self.on_val(segmenter, shuffle=SHUFFLE_SEED),
@@ -155,7 +157,9 @@ class Study:
         }
 
 
-def run(study: Study, model: str | Path, cache: Path, controls: bool) -> Figures:
+def run(
+    study: Study, model: str | Path, cache: Path, controls: bool, brief: bool = False
+) -> Figures:
     """All measures by name; those found in ``cache`` are not taken again.
 
     Args:
@@ -163,13 +167,14 @@ def run(study: Study, model: str | Path, cache: Path, controls: bool) -> Figures
         model: name or directory; its files decide which measures are its own.
         cache: folder, with a file for each model and limit.
         controls: whether the controls are measured, too.
+        brief: only the validation samples are asked, as a user would.
 
     Raises:
         DataError: the data are not there, or a file of the cache is damaged.
     """
     path = cache / f"{fingerprint(model)}{'' if study.limit is None else f'-{study.limit}'}.json"
     found = read_figures(path)
-    for name, measure in study.measures(controls).items():
+    for name, measure in study.measures(controls, brief).items():
         if name not in found:
             found[name] = measure()
             write_atomically(path, json.dumps(found, indent=1).encode())

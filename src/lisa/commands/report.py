@@ -62,6 +62,14 @@ def report_nano(
             min=1, help="Ask only so many questions of each set: a trial.", show_default=False
         ),
     ] = None,
+    brief: Annotated[
+        bool,
+        typer.Option(
+            "--brief/--full",
+            help="Of the models after the first measure only what the claims need: their answers "
+            "to the validation samples.",
+        ),
+    ] = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Write the page of results of lisa-nano: claims, protocols, test sets and controls.
@@ -80,7 +88,7 @@ def report_nano(
 
     require_folder(out)
     models = dict(_named_model(text) for text in model)
-    written = write_page(models, data, out, cache, device_or_none(device), limit)
+    written = write_page(models, data, out, cache, device_or_none(device), limit, brief)
     typer.echo(f"wrote {written}")
 
 

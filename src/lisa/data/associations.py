@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 
 import numpy as np
 
 from lisa.data import prompts
 from lisa.data.asked import asked_about
-from lisa.data.knowledge import Thing
+from lisa.data.knowledge import Thing, is_held_out, taught
 from lisa.data.reasonseg import ReasonSeg
 
 FREELY = ""  # the name of what is answered without recalling anything
@@ -45,6 +45,31 @@ def glosses() -> list[Pair]:
     text = resources.files("lisa.data").joinpath("glosses.jsonl").read_text(encoding="utf-8")
     records = map(json.loads, text.splitlines())
     return [Pair(record["gloss"], record["name"]) for record in records]
+
+
+def defined(held_out: bool = False) -> dict[str, Thing]:
+    """The things that may be trained on, with definitions for questions; some have none.
+
+    Args:
+        held_out: with the one definition in five that is never trained on, instead of the others.
+    """
+    texts: dict[str, list[str]] = {}
+    for pair in glosses():
+        if is_held_out(pair.text) == held_out:
+            texts.setdefault(pair.name, []).append(pair.text)
+    return {
+        name: replace(thing, questions=tuple(as_questions(texts.get(name, ()))))
+        for name, thing in taught().items()
+    }
+
+
+def as_questions(definitions: Sequence[str]) -> list[tuple[str, str]]:
+    """Each definition in every way in which one asks with it: (kind, text)."""
+    return [
+        ("definition", question.format(text))
+        for text in definitions
+        for question in prompts.DEFINED_QUESTIONS
+    ]
 
 
 def questions(knowledge: Mapping[str, Thing]) -> list[Pair]:

@@ -61,12 +61,11 @@ class Imagination:
     """Makes up scenes of known things.
 
     Args:
-        knowledge: the things and their questions.
+        knowledge: the things, and their questions: implicit ones, or definitions.
         kinds: what a name stands for besides: "person" for a cook, a rider ...
         classes: the ImageNet classes.
         concepts: how many trained names are reported at most.
         found_classes: how many classes are.
-        reasoning: False asks by name only (the paper's zero-shot model).
     """
 
     knowledge: Mapping[str, Thing]
@@ -74,7 +73,6 @@ class Imagination:
     classes: Sequence[ImageNetClass]
     concepts: int = 8
     found_classes: int = 4
-    reasoning: bool = True
     class_names: dict[str, list[str]] = field(init=False)
     parents: dict[str, list[str]] = field(init=False)
 
@@ -162,7 +160,7 @@ class Imagination:
     ) -> Asked:
         """A question for a thing, which is answered by the word that the eyes know."""
         questions = self.knowledge[name].questions
-        if implicit and self.reasoning and questions:
+        if implicit and questions:
             return Asked(pick(questions, 1, random)[0][1], shown, present)
         return Asked(prompts.name_question(shown, random), shown, present)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from lisa.data.composite import Backdrops, Composer, CutOuts
-from lisa.data.photos import Cutouts, MaskedThings, PhotoFolder, Scene, augment
+from lisa.data.photos import Cutouts, MaskedThings, PhotoFolder, Scene, augment, window
 from lisa.data.sketches import Sketches
 from lisa.errors import DataError
 
@@ -102,7 +102,7 @@ CUT_UP = (  # sources whose things are whole enough to be cut out
     *("endangered_animals", "food_calorie_via", "food_via", "mugs_via", "bottles_via"),
     *("waste_bottles_via", "trash_bags", "balloon", "imagelevel_imagenet1000"),
 )
-COMPOSITE_SHARE = 0.25  # of views are composite scenes
+COMPOSITE_SHARE = 0.4  # of views are composite scenes
 
 
 class Photos:
@@ -166,10 +166,19 @@ class Photos:
             return None
         return Composer([*cuts, Sketches()], Backdrops(backgrounds, list(self.folders.values())))
 
-    def draw(self, random: np.random.Generator, side: int) -> Scene:
-        """A random view of a random photograph, or a composite scene."""
+    def draw(self, random: np.random.Generator, side: int, composed: float = 1.0) -> Scene:
+        """A random view of a random photograph, or a composite scene.
+
+        Args:
+            random: decides everything.
+            side: of the view, in pixels.
+            composed: composite scenes are up to so many times larger than what is seen of them.
+        """
         if self.composer and random.random() < COMPOSITE_SHARE:
-            return self.composer.draw(random, side)
+            if composed == 1.0:
+                return self.composer.draw(random, side)
+            larger = int(side * random.uniform(1.0, composed))
+            return window(self.composer.draw(random, larger), random, side)
         name = str(random.choice(list(self.folders), p=self.weights))
         folder = self.folders[name]
         scene = folder[int(random.integers(len(folder)))]

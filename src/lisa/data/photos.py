@@ -411,6 +411,13 @@ def crop(scene: Scene, box: tuple[int, int, int, int], side: int) -> Scene:
     return replace(scene, image=np.asarray(square), regions=large_enough(regions), described=())
 
 
+def window(scene: Scene, random: np.random.Generator, side: int) -> Scene:
+    """A random square part of a scene, ``side`` pixels of it, neither larger nor smaller."""
+    height, width = scene.image.shape[:2]
+    left, top = int(random.integers(width - side + 1)), int(random.integers(height - side + 1))
+    return crop(scene, (left, top, side, side), side)
+
+
 def resize_mask(mask: np.ndarray, side: int) -> np.ndarray:
     """bool [side, side]: True where any of the area under a pixel is."""
     pixels = mask.astype(np.uint8)

@@ -34,6 +34,7 @@ DESCRIBED_QUESTIONS = (
     "Point at the {}.",
     "the {}",
 )
+DEFINED_QUESTIONS = ("{}", "Find this: {}.", "Which one is meant: {}?")  # with a definition
 NAMING_QUESTIONS = {
     "left": ("What is on the left?", "What do you see on the left side?"),
     "right": ("What is on the right?", "What do you see on the right side?"),

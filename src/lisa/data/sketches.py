@@ -121,9 +121,8 @@ def tower(canvas: Canvas) -> None:
             canvas.line((0.5 + side * a, y), (0.5 + side * b, v), width)
             canvas.line((0.5 + side * a, y), (0.5 - side * b, v), width * 0.7)
         canvas.line((0.5 - b, v), (0.5 + b, v), width * 0.7)
-    if random.random() < 0.6:  # a mast as bright as a rocket in some
-        canvas.beam = some_colour(random, WHITE) if random.random() < 0.5 else canvas.beam
-        canvas.line((0.5, top + 0.01), (0.5, 0.02), width * random.uniform(1.5, 3.5))
+    if random.random() < 0.5:
+        canvas.line((0.5, top), (0.5, 0.02), width * 1.5)
 
 
 def street_lamp(canvas: Canvas) -> None:

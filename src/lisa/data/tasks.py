@@ -25,7 +25,6 @@ CLEAR_MARGIN = 0.08  # of the picture's side: how much further left "left" must 
 CLEAR_RATIO = 1.4  # how much larger "large" must be
 # How often an Asker asks for: implicit, named, referring, placed, absent, listed.
 SHARES = (0.45, 0.10, 0.14, 0.07, 0.18, 0.06)
-SHARES_WITHOUT_REASONING = (0.0, 0.35, 0.22, 0.15, 0.18, 0.10)
 
 
 @dataclass(frozen=True)
@@ -188,18 +187,18 @@ def example(image: Image.Image, question: str, target: Target) -> Example:
 class Asker:
     """Makes the four kinds of questions about a scene.
 
-    ``reasoning`` False leaves every implicit question out: the zero-shot model of the paper.
+    Args:
+        knowledge: what can be asked about a thing without naming it: implicit questions, or
+            definitions for the zero-shot model of the paper.
     """
 
     knowledge: Mapping[str, Thing]
-    reasoning: bool = True
 
     def ask(self, scene: Scene, random: np.random.Generator, count: int) -> list[Example]:
         """Up to ``count`` questions about one picture."""
         image = Image.fromarray(np.ascontiguousarray(scene.image))
         kinds = (self.implicit, self.named, self.referring, self.placed, self.absent, self.listed)
-        shares = SHARES if self.reasoning else SHARES_WITHOUT_REASONING
-        chosen = random.choice(len(kinds), size=count, p=shares)
+        chosen = random.choice(len(kinds), size=count, p=SHARES)
         asked = [kinds[int(kind)](scene, image, random) for kind in chosen]
         return [made for made in asked if made is not None]
 
@@ -207,16 +206,16 @@ class Asker:
         self, scene: Scene, image: Image.Image, random: np.random.Generator
     ) -> Example | None:
         """A question that takes thought, about something that is there."""
-        targets = [target for target in semantic_targets(scene) if target.phrase in self.knowledge]
-        return self._implicit(pick(targets, 1, random), image, random)
+        known = self._known(semantic_targets(scene))
+        return self._implicit(pick(known, 1, random), image, random)
 
     def absent(
         self, scene: Scene, image: Image.Image, random: np.random.Generator
     ) -> Example | None:
         """About something that is not there, half of the time without naming it."""
         targets = pick([absent_targets(scene), foreign_targets(scene)], 1, random)[0]
-        known = [target for target in targets if target.phrase in self.knowledge]
-        if self.reasoning and known and random.random() < 0.5:
+        known = self._known(targets)
+        if known and random.random() < 0.5:
             return self._implicit(pick(known, 1, random), image, random)
         return first(named_example(image, target, random) for target in pick(targets, 1, random))
 
@@ -259,6 +258,14 @@ class Asker:
         return Example(
             image, prompts.choose(prompts.LISTING_QUESTIONS, random), prompts.listing_answer(names)
         )
+
+    def _known(self, targets: Sequence[Target]) -> list[Target]:
+        """Those that can be asked about without naming them."""
+        return [
+            target
+            for target in targets
+            if target.phrase in self.knowledge and self.knowledge[target.phrase].questions
+        ]
 
     def _implicit(
         self, targets: list[Target], image: Image.Image, random: np.random.Generator

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -39,6 +40,7 @@ BEFORE_PICTURE = f"{START_OF_TURN}user\n"
 AFTER_PICTURE = "\n"
 BEFORE_ANSWER = f"{END_OF_ANSWER}\n{START_OF_TURN}assistant\n"
 LOW_RES_STRIDE = 4
+PIECE_SHARE = 0.5  # of the largest piece of a mask has a piece that belongs to one thing
 CLOSER_MARGIN, CLOSER_LEAST, CLOSER_MOST = 0.3, 0.3, 0.6
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 BAND_PIXELS = 2**22  # of a full-size mask that are computed at once
@@ -290,6 +292,15 @@ class LisaProcessor:
         scores = self.scores(masks.iou_logits)
         decoded = [self.decode_mask(low_res_mask, size) for low_res_mask in masks.low_res_masks]
         return tuple(Mask(*parts) for parts in zip(decoded, names, scores, strict=True))
+
+
+def main_pieces(mask: np.ndarray) -> np.ndarray:
+    """Of a mask bool [H, W] the connected pieces that are not small beside the largest one."""
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    areas = boxes[:, cv2.CC_STAT_AREA]
+    areas[0] = 0  # of what is not in the mask
+    kept: np.ndarray = (areas >= PIECE_SHARE * areas.max(initial=1))[labels] & mask
+    return kept
 
 
 def closer_box(mask: np.ndarray) -> Box | None:

@@ -22,9 +22,10 @@ from lisa.model.nano import here_logits
 
 SIZE, WIDTH, HEADS, HIDDEN = 256, 128, 8, 512
 DROPOUT = 0.3
-REPORTED = 12  # names, those that the eyes are surest of, are possible answers
+SHORTLISTED = 12  # names that go best with what is recalled and seen are possible answers
 SEEN = 2  # numbers that the eyes give about each name, as ``look`` has them
 LEAST_SEEN = 1e-6
+LEAST_GAIN = 1e-6
 UNFITTED = (1.0, 0.0, 1.0, 0.0)  # weights of what is recalled, seen (two) and said, to begin with
 
 
@@ -34,7 +35,8 @@ class Evidence:
 
     recalled: Tensor  # log-probabilities [N, K + 1], as ``Recall.forward`` gives them
     seen: Tensor  # [N, K, SEEN] in each question's picture, as ``Recall.look`` gives it
-    said: Tensor  # [N, R] the language model's log-probability of saying each reported name
+    names: Tensor  # [N, R] the numbers of the possible answers, as ``Recall.shortlist`` gives them
+    said: Tensor  # [N, R] the language model's log-probability of saying each of them
 
     @classmethod
     def join(cls, parts: Sequence[Evidence]) -> Evidence:
@@ -43,7 +45,15 @@ class Evidence:
 
     def of(self, some: Tensor) -> Evidence:
         """Of some of the questions: an index or a mask [N]."""
-        return Evidence(self.recalled[some], self.seen[some], self.said[some])
+        return Evidence(*(getattr(self, f.name)[some] for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a question is answered with."""
+
+    name: int  # its number
+    certainty: float  # expected overlap (IoU) of what bears that name and what is meant, 0 to 1
 
 
 class StatePool(nn.Module):
@@ -93,8 +103,10 @@ class Recall(nn.Module):
         self.question, self.name = StatePool(hidden_size), StatePool(hidden_size)
         self.freely = nn.Parameter(torch.randn(SIZE) / SIZE**0.5)
         self.log_scale = nn.Parameter(torch.tensor(2.5))
-        self.answer = nn.Linear(len(UNFITTED), 1)  # is this name the answer?
+        self.possible = nn.Linear(1 + SEEN, 1)  # may this name be the answer?
+        self.answer = nn.Linear(len(UNFITTED), 1)  # is it?
         with torch.no_grad():
+            self.possible.weight.copy_(torch.tensor([UNFITTED[: 1 + SEEN]]))
             self.answer.weight.copy_(torch.tensor([UNFITTED]))
         self.register_buffer("keys", torch.zeros(names, SIZE))
         self.register_buffer("prompts", torch.zeros(names, prompt_size))
@@ -122,26 +134,45 @@ class Recall(nn.Module):
         rivals = (here.sigmoid() * here.softmax(1)).flatten(2).amax(2)
         return torch.stack([here.flatten(2).amax(2), rivals.clamp(min=LEAST_SEEN).log()], -1)
 
-    def reported(self, seen: Tensor) -> Tensor:
-        """The numbers [N, R] of the names that are possible answers, the surest first.
+    def glance(self, recalled: Tensor, seen: Tensor) -> Tensor:
+        """How good each name is by what is recalled and seen alone, [N, K].
 
         Args:
+            recalled: [N, K + 1], as ``forward`` gives it.
             seen: [N, K, SEEN], as ``look`` gives it.
         """
-        return seen[..., 1].topk(min(REPORTED, seen.shape[1]), dim=1).indices
+        return self.possible(torch.cat([recalled[:, :-1, None], seen], -1))[..., 0]
+
+    def shortlist(self, recalled: Tensor, seen: Tensor) -> Tensor:
+        """The numbers [N, R] of the names that are possible answers, the best first."""
+        return self.glance(recalled, seen).topk(min(SHORTLISTED, seen.shape[1]), dim=1).indices
 
     def weigh(self, evidence: Evidence) -> Tensor:
-        """How good each reported name is as an answer, [N, R]."""
-        names = self.reported(evidence.seen)
+        """How good each possible answer is, [N, R]."""
+        names = evidence.names
         recalled = evidence.recalled.gather(1, names)
         seen = evidence.seen.gather(1, names[..., None].expand(-1, -1, SEEN))
         facts = torch.cat([recalled[..., None], seen, evidence.said[..., None]], -1)
         return self.answer(facts)[..., 0]
 
-    def choose(self, evidence: Evidence) -> list[int | None]:
-        """The number of each question's answer; None where the language model answers freely."""
+    def choose(self, evidence: Evidence, gains: Tensor | None = None) -> list[Choice | None]:
+        """The answer to each question; None where the language model answers freely.
+
+        The one whose mask is expected to be best (minimum Bayes risk): two names for one thing
+        support each other.
+
+        Args:
+            evidence: of N questions.
+            gains: [N, R, R] how good the mask of each possible answer is if another one is meant:
+                its IoU with that one's mask, times the IoU that is expected of it anyway. None:
+                names have nothing in common.
+        """
         freely = evidence.recalled.argmax(1) == evidence.recalled.shape[1] - 1
-        best = self.weigh(evidence).argmax(1, keepdim=True)
-        names = self.reported(evidence.seen).gather(1, best)[:, 0]
-        answers = zip(freely.tolist(), names.tolist(), strict=True)
-        return [None if free else name for free, name in answers]
+        chances = self.weigh(evidence).softmax(1)
+        if gains is None:
+            gains = torch.eye(chances.shape[1], device=chances.device).expand(len(chances), -1, -1)
+        expected, best = torch.einsum("nij,nj->ni", gains, chances).max(1, keepdim=True)
+        certain = expected / gains.diagonal(dim1=1, dim2=2).gather(1, best).clamp(min=LEAST_GAIN)
+        names = evidence.names.gather(1, best)
+        rows = zip(freely.tolist(), names[:, 0].tolist(), certain[:, 0].tolist(), strict=True)
+        return [None if free else Choice(name, certainty) for free, name, certainty in rows]

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from lisa.data.knowledge import taught
+from lisa.data.associations import defined
+from lisa.data.knowledge import new_phrasings
 from lisa.data.nano_data import Photos
 from lisa.data.tasks import Asker
 from lisa.errors import DataError
@@ -104,18 +105,19 @@ def error(scores: np.ndarray, ious: np.ndarray) -> float:
 
 
 def held_out_answers(root: Path, reasoning: bool, count: int = QUESTIONS) -> list[Example]:
-    """Questions about whole photographs that training leaves out, some of them for absent things.
+    """New questions about whole photographs that training leaves out, some for absent things.
 
-    Implicit ones, as people ask them, or names where the model was taught no other.
+    Implicit ones, as people ask them, or definitions where the model was taught no other; none of
+    them was taught, so that the choice of the thing is as unsure as it will be.
     """
-    asker, random = Asker(taught(), reasoning), np.random.default_rng(0)
+    knowledge = new_phrasings() if reasoning else defined(held_out=True)
+    asker, random = Asker(knowledge), np.random.default_rng(0)
     asked: list[Example | None] = []
     for folder in Photos(root, "held-out").folders.values():
         for scene in (folder[n] for n in range(len(folder))):
             image = Image.fromarray(scene.image)
             for _ in range(ASKED_A_PHOTO):
-                kind = asker.implicit if reasoning else asker.named
-                kind = asker.absent if random.random() < ABSENT_SHARE else kind
+                kind = asker.absent if random.random() < ABSENT_SHARE else asker.implicit
                 asked.append(kind(scene, image, random))
     found = [example for example in asked if example]
     chosen = np.random.default_rng(0).permutation(len(found))[:count]

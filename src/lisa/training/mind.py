@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from lisa.data.asked import Asked, asked_about
+from lisa.data.associations import defined
 from lisa.data.imagenet import words_of_labels
 from lisa.data.knowledge import Thing, new_phrasings, taught, things
 from lisa.data.nano_data import Photos
@@ -164,8 +165,8 @@ def mind_stream(
     root: Path, photos: Photos, side: int, count: int, reasoning: bool
 ) -> Callable[[np.random.Generator], list[Example]]:
     """A maker of samples: one picture and up to ``count`` questions about it."""
-    knowledge = taught()
-    asker = Asker(knowledge, reasoning)
+    knowledge = taught() if reasoning else defined()
+    asker = Asker(knowledge)
     labelled = labelled_folders(root)
     samples = ReasonSeg(root / "reasonseg_nano", "train239") if reasoning else None
     asked = asked_photos(photos) if reasoning else []
@@ -179,7 +180,7 @@ def mind_stream(
             return asked_sample(photographs[index], about, random, side, count)
         if labelled and source > 1 - LABELLED_SHARE:
             folder = labelled[int(random.integers(len(labelled)))]
-            return labelled_sample(folder, knowledge, reasoning, random, side)
+            return labelled_sample(folder, knowledge, random, side)
         return asker.ask(photos.draw(random, side), random, count)
 
     def make(random: np.random.Generator) -> list[Example]:
@@ -262,7 +263,6 @@ def reasoning_sample(
 def labelled_sample(
     folder: LabelledPhotos,
     knowledge: Mapping[str, Thing],
-    reasoning: bool,
     random: np.random.Generator,
     side: int,
 ) -> list[Example]:
@@ -277,8 +277,7 @@ def labelled_sample(
     examples = [label_example(image, names[0], choose(NAMING_QUESTIONS["middle"], random))]
     for name in names[:2]:
         asked = [name_question(name, random)]
-        if reasoning:
-            asked += [text for _, text in pick(knowledge[name].questions, 2, random)]
+        asked += [text for _, text in pick(knowledge[name].questions, 2, random)]
         examples += [label_example(image, name, question) for question in asked]
     return examples
 
@@ -291,7 +290,7 @@ def everyday_names(label: str, knowledge: Mapping[str, Thing]) -> list[str]:
 
 def held_out_questions(root: Path, reasoning: bool, count: int = 24) -> list[Example]:
     """Questions that training leaves out about whole photographs that it leaves out."""
-    photos, asker = Photos(root, "held-out"), Asker(new_phrasings(), reasoning)
+    photos, asker = Photos(root, "held-out"), Asker(new_phrasings())
     random = np.random.default_rng(0)
     asked: list[Example] = []
     for name in ("coco_union", "voc_animals", "ccp"):

@@ -62,6 +62,7 @@ from lisa.training.mind import (
 from lisa.training.pseudo import write_pseudo_masks
 from lisa.training.recall import (
     EPOCHS,
+    MANY_TEXTS,
     RecallTask,
     learn_to_recall,
     learn_to_weigh,
@@ -387,8 +388,9 @@ def train_recall(
     samples = SAMPLES in " ".join(run.kind.sources)
     pairs = pairs_to_learn(run.data, run.kind.reasoning, samples)
     some = pairs[:: max(1, round(1 / run.steps_scale))]
+    epochs = EPOCHS * max(1.0, MANY_TEXTS / len(pairs))
     torch.manual_seed(run.seed)
-    learn_to_recall(model, processor, some, max(1, round(EPOCHS * min(1.0, run.steps_scale))))
+    learn_to_recall(model, processor, some, max(1, round(epochs * min(1.0, run.steps_scale))))
     asked = questions_to_weigh(run.data, processor.config.recall_names, run.kind.reasoning)
     found = learn_to_weigh(model, processor, asked)
     write_atomically(run.out / "recall.json", json.dumps(found, indent=1).encode())

@@ -3,15 +3,15 @@
 Texts and names go through the language model's lowest layers once; attention pools of both are
 trained until a text is nearer to its own name than to any other (InfoNCE, arXiv 1807.03748).
 Definitions make it broad: they are of thousands of nouns. Then a few numbers are fitted that weigh
-what is recalled, what the eyes see and what the language model would say, on questions that none
-of them has seen; where no question may be read, on definitions, which recall has learnt. The
-language model and the eyes stay as they are.
+what is recalled, what the eyes see and what the language model would say, on questions that recall
+has not seen; where no question may be read, on definitions that were kept for this. The language
+model and the eyes stay as they are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from lisa.data.associations import (
     questions,
     sample_questions,
 )
-from lisa.data.knowledge import taught, things
+from lisa.data.knowledge import is_held_out, taught, things
 from lisa.data.nano_data import Photos
 from lisa.data.prompts import present_answer
 from lisa.data.reasonseg import ReasonSeg
@@ -39,9 +39,11 @@ from lisa.model.evidence import collect
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import LisaProcessor, pad
 from lisa.model.recall import Evidence, Recall
+from lisa.model.vlm import Prefix
 from lisa.training.loop import Task
 
-EPOCHS = 12
+EPOCHS = 12  # and more where there are fewer ...
+MANY_TEXTS = 8000  # ... than these, so that definitions are learnt
 BATCH = 128  # texts a step ...
 GLOSSES = 96  # ... and as many definitions, among ...
 NOUNS = 512  # ... more names than they have
@@ -114,7 +116,7 @@ def pairs_to_learn(root: Path, reasoning: bool, samples: bool) -> list[Pair]:
 def learn_to_recall(
     model: LisaModel, processor: LisaProcessor, pairs: Sequence[Pair], epochs: int = EPOCHS
 ) -> None:
-    """Train the pools, then write the keys and prompts of all names."""
+    """Train the pools on pairs and definitions, then write the keys and prompts of all names."""
     recall, names = model.vlm.recall, processor.config.recall_names
     known = things()
     taught_names = [
@@ -150,8 +152,8 @@ class Definitions:
 
     @classmethod
     def read(cls, model: LisaModel, processor: LisaProcessor) -> Definitions:
-        """All of them."""
-        pairs = glosses()
+        """All that are not kept for weighing."""
+        pairs = [pair for pair in glosses() if not is_held_out(pair.text)]
         nouns = sorted({pair.name for pair in pairs})
         place = {noun: n for n, noun in enumerate(nouns)}
         return cls(
@@ -233,33 +235,62 @@ def asked_of_photographs(root: Path, place: Mapping[str, int]) -> list[Looked]:
 
 
 def defined_in_photographs(root: Path, place: Mapping[str, int]) -> list[Looked]:
-    """Definitions of what is on photographs that training leaves out."""
-    defined = {pair.name: pair.text for pair in glosses() if pair.name in place}
+    """Definitions that recall has not seen of what is on photographs that training leaves out."""
+    defined: dict[str, list[str]] = {}
+    for pair in glosses():
+        if pair.name in place and is_held_out(pair.text):
+            defined.setdefault(pair.name, []).append(pair.text)
     found = []
     for folder in Photos(root, "held-out").folders.values():
         for index in range(len(folder)):
             pixels, shown = folder.picture(index)
             there = [name for name in dict.fromkeys(shown) if name in defined]
             image = Image.fromarray(pixels)
-            found += [Looked(defined[name], image, place[name]) for name in there]
+            found += [Looked(text, image, place[name]) for name in there for text in defined[name]]
     return found
 
 
+Seeing = tuple[Looked, Prefix, Tensor]  # a question, the picture, and what is seen in it
+
+
 @torch.no_grad()
-def evidence(model: LisaModel, processor: LisaProcessor, asked: Sequence[Looked]) -> Evidence:
-    """What is recalled, seen and said about each question; those about one picture in a row."""
-    recall, row = model.vlm.recall, torch.zeros(1, dtype=torch.long, device=model.device)
-    answers = list(map(present_answer, processor.config.recall_names))
-    found: list[Evidence] = []
-    last = None
-    for one in track(asked, "weighing"):
-        if one.image is not last:
+def pictured(
+    model: LisaModel, processor: LisaProcessor, asked: Sequence[Looked], title: str
+) -> Iterator[Seeing]:
+    """Each question with its picture, which is looked at once for those in a row."""
+    last, seeing = None, None
+    for one in track(asked, title):
+        if seeing is None or one.image is not last:
             pictures = processor.encode_pictures([one.image]).to(model.device)
             features = model.decoder.encode_image(pictures.pixel_values)
             prefix = model.vlm.keep(pictures, model.vlm.visual_embeddings(features))
-            seen, last = recall.look(features.keys), one.image
-        found.append(collect(model.vlm, processor, prefix, row, [one.text], seen, answers))
-    return Evidence.join(found)
+            seeing, last = (prefix, model.vlm.recall.look(features.keys)), one.image
+        yield one, *seeing
+
+
+@torch.no_grad()
+def recalled_and_seen(
+    model: LisaModel, processor: LisaProcessor, asked: Sequence[Looked]
+) -> tuple[Tensor, Tensor]:
+    """For each question, as ``Evidence`` has them."""
+    recalled, all_seen = [], []
+    for one, _, seen in pictured(model, processor, asked, "looking"):
+        ids = torch.tensor([processor.recall_ids(one.text)], device=model.device)
+        recalled.append(model.vlm.recall(*model.vlm.read_alone(ids)))
+        all_seen.append(seen)
+    return torch.cat(recalled), torch.cat(all_seen)
+
+
+def evidence(model: LisaModel, processor: LisaProcessor, asked: Sequence[Looked]) -> Evidence:
+    """What is recalled, seen and said about each question."""
+    row = torch.zeros(1, dtype=torch.long, device=model.device)
+    answers = list(map(present_answer, processor.config.recall_names))
+    return Evidence.join(
+        [
+            collect(model.vlm, processor, prefix, row, [one.text], seen, answers)
+            for one, prefix, seen in pictured(model, processor, asked, "weighing")
+        ]
+    )
 
 
 def learn_to_weigh(
@@ -267,22 +298,28 @@ def learn_to_weigh(
 ) -> dict[str, float]:
     """Fit how recalled, seen and said names are weighed against each other.
 
+    First what makes a name a possible answer, among all names; then, among the possible ones, what
+    makes it the answer.
+
     Returns:
-        ``reported``: how often the right name is among those that the eyes report; ``right``: how
-        often it is the best of them. Without questions nothing is changed.
+        ``possible``: how often the right name is a possible answer; ``right``: how often it is the
+        best of them. Without questions nothing is changed.
     """
     if not asked:
         return {}
-    recall, known = model.vlm.recall, evidence(model, processor, asked)
+    recall = model.vlm.recall
     target = torch.tensor([one.target for one in asked], device=model.device)
-    is_right = recall.reported(known.seen) == target[:, None]  # [N, R]
-    reported = is_right.any(1)
-    if not reported.any():
+    facts = recalled_and_seen(model, processor, asked)
+    fit(recall.possible, lambda: F.cross_entropy(recall.glance(*facts), target))
+    known = evidence(model, processor, asked)
+    is_right = known.names == target[:, None]  # [N, R]
+    possible = is_right.any(1)
+    if not possible.any():
         return {}
-    known, place = known.of(reported), is_right[reported].long().argmax(1)
+    known, place = known.of(possible), is_right[possible].long().argmax(1)
     fit(recall.answer, lambda: F.cross_entropy(recall.weigh(known), place))
     right = (recall.weigh(known).argmax(1) == place).float().sum() / len(asked)
-    return {"reported": float(reported.float().mean()), "right": float(right)}
+    return {"possible": float(possible.float().mean()), "right": float(right)}
 
 
 def fit(layer: nn.Linear, loss: Callable[[], Tensor]) -> None:

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lisa.data.associations import defined
 from lisa.data.imagenet import imagenet_classes
 from lisa.data.imagined import Asked, Imagination, ImaginedScene, Seen
 from lisa.data.knowledge import Thing, new_phrasings, taught, things
@@ -179,11 +180,11 @@ def words_stream(
     config: LisaConfig, count: int, reasoning: bool
 ) -> Callable[[np.random.Generator], list[ImaginedScene]]:
     """A maker of samples: one imagined scene with ``count`` questions."""
-    imagination = imagine(taught(), config, reasoning)
+    imagination = imagine(taught() if reasoning else defined(), config)
     return lambda random: [imagination.scene(random, count)]
 
 
-def imagine(knowledge: dict[str, Thing], config: LisaConfig, reasoning: bool = True) -> Imagination:
+def imagine(knowledge: dict[str, Thing], config: LisaConfig) -> Imagination:
     """Imagination with the projector's slots."""
     return Imagination(
         knowledge,
@@ -191,7 +192,6 @@ def imagine(knowledge: dict[str, Thing], config: LisaConfig, reasoning: bool = T
         imagenet_classes(),
         config.found_concepts,
         config.found_classes,
-        reasoning,
     )
 
 
@@ -276,7 +276,7 @@ def recalled(
     questions = [scene.asked[0].question for scene in scenes]
     said = list(map(present_answer, names))
     found = recall.choose(collect(model.vlm, processor, prefix, rows, questions, seen, said))
-    return [None if one is None else processor.answer_ids(said[one]) for one in found]
+    return [None if one is None else processor.answer_ids(said[one.name]) for one in found]
 
 
 def as_seen(scene: ImaginedScene, names: Sequence[str]) -> Tensor:
