@@ -676,10 +676,11 @@ def test_report_nano_passes_on_what_was_typed(
     monkeypatch.setattr(nano_page, "write_page", lambda *parts: asked.append(parts) or parts[2])
     out = tmp_path / "nano.md"
     options = ["--data", "d", "--model", "release=nano", "--model", "b=runs/a=b", "--limit", "3"]
+    options += ["--brief"]
     outcome = run("report", "nano", *options, "--out", out)
     assert (outcome.code, outcome.out) == (0, f"wrote {out}\n")
     models = {"release": "nano", "b": "runs/a=b"}
-    assert asked == [(models, Path("d"), out, Path("runs/report"), None, 3)]
+    assert asked == [(models, Path("d"), out, Path("runs/report"), None, 3, True)]
 
 
 @pytest.mark.parametrize("model", ["nano", "=nano", "release="])
