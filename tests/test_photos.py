@@ -401,6 +401,8 @@ def test_a_window_is_a_part_of_its_own_size() -> None:
         for x in range(WIDTH - 19)
     ]
     assert seen <= set(parts)
+    square = crop(whole_scene, whole(whole_scene), 20)
+    assert window(square, np.random.default_rng(0), 20) is square
 
 
 @settings(deadline=None, max_examples=200)

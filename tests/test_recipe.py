@@ -24,7 +24,7 @@ from lisa.model.interfaces import Batch
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import LisaProcessor
 from lisa.model.weights import assemble, read_file
-from lisa.training import nano, recall, words
+from lisa.training import nano, words
 from lisa.training.eyes import EyesTask
 from lisa.training.lora import LORA
 from lisa.training.mind import MindTask, mind_stream
@@ -73,7 +73,8 @@ def tiny_recipe(source: Path) -> Iterator[None]:
         patch.setattr(nano, "EYES_SIDE", SIDE // 2)
         patch.setattr(words, "MEASURED", 3)
         patch.setattr(vlm, "NAME_TOKENS", 64)  # the tiny tokenizer spells names letter by letter
-        patch.setattr(recall, "glosses", lambda: associations.glosses()[::200])
+        few = associations.glosses()[::200]
+        patch.setattr(associations, "glosses", lambda: few)
         patch.setattr(nano, "learn_words", partial(nano.learn_words, steps=2))
         patch.setattr(nano, "learn_to_name", partial(nano.learn_to_name, steps=2))
         yield

@@ -42,7 +42,7 @@ PAIRS = [
 def built(monkeypatch: pytest.MonkeyPatch) -> tuple[LisaModel, LisaProcessor]:
     """A tiny model that knows four names and a few definitions."""
     few = associations.glosses()[::400]
-    monkeypatch.setattr(stage, "glosses", lambda: few)
+    monkeypatch.setattr(associations, "glosses", lambda: few)
     return recalling_model(NAMES)
 
 
@@ -137,8 +137,8 @@ def test_definitions_are_asked_about_photographs_that_are_left_out(
 ) -> None:
     shown = ["cat", "dog", "cup", "horse", "dress", "bag", "belt"]
     defined = [Pair(f"what a {name} is", name) for name in [*shown, "hammer"]]
-    monkeypatch.setattr(stage, "glosses", lambda: defined)
-    monkeypatch.setattr(stage, "is_held_out", lambda text: "horse" not in text)
+    monkeypatch.setattr(associations, "glosses", lambda: defined)
+    monkeypatch.setattr(associations, "is_held_out", lambda text: "horse" not in text)
     place = {pair.name: n for n, pair in enumerate(defined)}
     asked = defined_in_photographs(data, place)
     assert asked and {one.text for one in asked} <= {pair.text for pair in defined}

@@ -47,16 +47,22 @@ def glosses() -> list[Pair]:
     return [Pair(record["gloss"], record["name"]) for record in records]
 
 
+def definitions(held_out: bool) -> dict[str, list[str]]:
+    """Definitions by name: the one in five that is never learnt, or the others."""
+    texts: dict[str, list[str]] = {}
+    for pair in glosses():
+        if is_held_out(pair.text) == held_out:
+            texts.setdefault(pair.name, []).append(pair.text)
+    return texts
+
+
 def defined(held_out: bool = False) -> dict[str, Thing]:
     """The things that may be trained on, with definitions for questions; some have none.
 
     Args:
         held_out: with the one definition in five that is never trained on, instead of the others.
     """
-    texts: dict[str, list[str]] = {}
-    for pair in glosses():
-        if is_held_out(pair.text) == held_out:
-            texts.setdefault(pair.name, []).append(pair.text)
+    texts = definitions(held_out)
     return {
         name: replace(thing, questions=tuple(as_questions(texts.get(name, ()))))
         for name, thing in taught().items()

@@ -175,8 +175,6 @@ class Photos:
             composed: composite scenes are up to so many times larger than what is seen of them.
         """
         if self.composer and random.random() < COMPOSITE_SHARE:
-            if composed == 1.0:
-                return self.composer.draw(random, side)
             larger = int(side * random.uniform(1.0, composed))
             return window(self.composer.draw(random, larger), random, side)
         name = str(random.choice(list(self.folders), p=self.weights))

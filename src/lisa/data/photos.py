@@ -414,6 +414,8 @@ def crop(scene: Scene, box: tuple[int, int, int, int], side: int) -> Scene:
 def window(scene: Scene, random: np.random.Generator, side: int) -> Scene:
     """A random square part of a scene, ``side`` pixels of it, neither larger nor smaller."""
     height, width = scene.image.shape[:2]
+    if (height, width) == (side, side):
+        return scene
     left, top = int(random.integers(width - side + 1)), int(random.integers(height - side + 1))
     return crop(scene, (left, top, side, side), side)
 

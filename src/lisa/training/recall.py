@@ -26,12 +26,12 @@ from lisa.data.associations import (
     FREELY,
     Pair,
     asked_questions,
-    glosses,
+    definitions,
     named,
     questions,
     sample_questions,
 )
-from lisa.data.knowledge import is_held_out, taught, things
+from lisa.data.knowledge import taught, things
 from lisa.data.nano_data import Photos
 from lisa.data.prompts import present_answer
 from lisa.data.reasonseg import ReasonSeg
@@ -153,8 +153,9 @@ class Definitions:
     @classmethod
     def read(cls, model: LisaModel, processor: LisaProcessor) -> Definitions:
         """All that are not kept for weighing."""
-        pairs = [pair for pair in glosses() if not is_held_out(pair.text)]
-        nouns = sorted({pair.name for pair in pairs})
+        texts = definitions(held_out=False)
+        pairs = [Pair(text, noun) for noun, of_one in texts.items() for text in of_one]
+        nouns = sorted(texts)
         place = {noun: n for n, noun in enumerate(nouns)}
         return cls(
             read_texts(model, processor, [pair.text for pair in pairs]),
@@ -236,15 +237,11 @@ def asked_of_photographs(root: Path, place: Mapping[str, int]) -> list[Looked]:
 
 def defined_in_photographs(root: Path, place: Mapping[str, int]) -> list[Looked]:
     """Definitions that recall has not seen of what is on photographs that training leaves out."""
-    defined: dict[str, list[str]] = {}
-    for pair in glosses():
-        if pair.name in place and is_held_out(pair.text):
-            defined.setdefault(pair.name, []).append(pair.text)
-    found = []
+    defined, found = definitions(held_out=True), []
     for folder in Photos(root, "held-out").folders.values():
         for index in range(len(folder)):
             pixels, shown = folder.picture(index)
-            there = [name for name in dict.fromkeys(shown) if name in defined]
+            there = [name for name in dict.fromkeys(shown) if name in defined and name in place]
             image = Image.fromarray(pixels)
             found += [Looked(text, image, place[name]) for name in there for text in defined[name]]
     return found
