@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lisa.example import Example
-from lisa.model.evidence import collect, gains
+from lisa.model.evidence import collect, gains, glimpse, shared_length
 from lisa.model.interfaces import IGNORE_LABEL
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import LisaProcessor
@@ -21,14 +21,13 @@ def built() -> tuple[LisaModel, LisaProcessor]:
 
 
 @torch.no_grad()
-def read_whole(built: tuple[LisaModel, LisaProcessor], question: str, answer: str) -> float:
-    """The log-probability of an answer, by the road that training takes."""
+def ids_read(built: tuple[LisaModel, LisaProcessor], question: str, answer: str) -> torch.Tensor:
+    """The log-probability of each id of an answer but its end, by the road that training takes."""
     model, processor = built
     batch = processor.encode([Example(picture(), question, answer)])
     labels = batch.labels[batch.labels != IGNORE_LABEL]
-    chances = model(batch).logits.log_softmax(-1)
-    said = processor.answer_ids(answer)[:-1]
-    return float(chances.gather(1, labels[:, None])[: len(said)].sum())
+    chances = model(batch).logits.log_softmax(-1).gather(1, labels[:, None])
+    return chances[: len(processor.answer_ids(answer)) - 1, 0]
 
 
 def test_what_is_said_of_a_name_is_its_likelihood_as_an_answer(
@@ -39,13 +38,34 @@ def test_what_is_said_of_a_name_is_its_likelihood_as_an_answer(
     seen = torch.zeros(2, len(NAMES), SEEN)
     seen[:, :, 1] = -torch.arange(4.0)
     rows, answers = torch.tensor([0, 1]), [f"The {name}." for name in NAMES]
-    found = collect(model.vlm, processor, images.prefix, rows, QUESTIONS, seen, answers)
+    first = glimpse(model.vlm, processor, images.prefix, rows, QUESTIONS, seen, answers)
+    opening = shared_length([processor.answer_ids(answer) for answer in answers])
+    assert opening > 0
+    found = collect(model.vlm, first)
     assert found.said.shape == (2, 4) and found.recalled.shape == (2, len(NAMES) + 1)
     for row, question in enumerate(QUESTIONS):
         for column, answer in enumerate(answers):
-            alone = read_whole(built, question, answer)
+            alone = float(ids_read(built, question, answer)[opening:].sum())
             place = found.names[row].tolist().index(column)
             assert float(found.said[row, place]) == pytest.approx(alone, abs=1e-3)
+
+
+def test_a_name_is_begun_where_all_answers_part(built: tuple[LisaModel, LisaProcessor]) -> None:
+    model, processor = built
+    images = model.encode_images(processor.encode_pictures([picture()]))
+    seen, answers = torch.zeros(1, len(NAMES), SEEN), [f"The {name}." for name in NAMES]
+    rows = torch.tensor([0])
+    first = glimpse(model.vlm, processor, images.prefix, rows, QUESTIONS[:1], seen, answers)
+    opening = shared_length([processor.answer_ids(answer) for answer in answers])
+    alone = [float(ids_read(built, QUESTIONS[0], answer)[opening]) for answer in answers]
+    assert first.begun[0].tolist() == pytest.approx(alone, abs=1e-3)
+
+
+def test_something_is_left_of_every_answer() -> None:
+    assert shared_length([[1, 2, 3], [1, 2, 4, 5], [1, 2]]) == 1
+    assert shared_length([[1, 2, 3], [1, 2, 4]]) == 2
+    assert shared_length([[7, 8]]) == 1
+    assert shared_length([[1, 2], [2, 2]]) == 0
 
 
 @torch.no_grad()

@@ -73,14 +73,20 @@ def test_what_the_eyes_say_is_surest_where_the_prompt_fits(recall: Recall) -> No
     assert (seen[..., 1] <= 0).all()
 
 
-def evidence(recall: Recall, seen: torch.Tensor, said: torch.Tensor | None = None) -> Evidence:
-    """Of random questions; what is ``said`` is that of all names."""
+def evidence(
+    recall: Recall,
+    seen: torch.Tensor,
+    said: torch.Tensor | None = None,
+    begun: torch.Tensor | None = None,
+) -> Evidence:
+    """Of random questions; what is ``said`` and ``begun`` is that of all names."""
     count = len(seen)
     states, known = torch.randn(count, 2, WIDTH), torch.ones(count, 2, dtype=torch.bool)
     recalled = recall(states, known)
-    names = recall.shortlist(recalled, seen)
-    said = torch.zeros(count, len(NAMES)) if said is None else said
-    return Evidence(recalled, seen, names, said.gather(1, names))
+    nothing = torch.zeros(count, len(NAMES))
+    said, begun = nothing if said is None else said, nothing if begun is None else begun
+    names = recall.shortlist(recalled, seen, begun)
+    return Evidence(recalled, seen, begun, names, said.gather(1, names))
 
 
 def chosen(recall: Recall, found: Evidence) -> list[int | None]:
@@ -102,12 +108,12 @@ def test_a_name_is_chosen_by_what_is_recalled_seen_and_said(
     assert chosen(recall, evidence(recall, seen, said)) == [2]
 
 
-def test_only_what_is_recalled_and_seen_is_a_possible_answer(
+def test_only_what_is_recalled_seen_or_begun_is_a_possible_answer(
     recall: Recall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lisa.model.recall.SHORTLISTED", 2)
     states_for(recall, 1, monkeypatch)
-    weights(recall.possible, [0.0, 0.0, 1.0])
+    weights(recall.possible, [0.0, 0.0, 1.0, 0.0])
     seen = torch.zeros(1, len(NAMES), SEEN)
     seen[0, :, 1] = torch.tensor([-1.0, -300.0, -400.0, -2.0])
     found = evidence(recall, seen, torch.tensor([[0.0, 0.0, 9.0, 1.0]]))
@@ -115,14 +121,19 @@ def test_only_what_is_recalled_and_seen_is_a_possible_answer(
     weights(recall.answer, [0.0, 0.0, 0.0, 1.0])
     assert recall.weigh(found).shape == (1, 2)
     assert chosen(recall, found) == [3]  # not 2, whatever is said
-    weights(recall.possible, [100.0, 0.0, 1.0])
+    weights(recall.possible, [100.0, 0.0, 1.0, 0.0])
     assert evidence(recall, seen).names[0, 0] == 1  # recalled, and hardly seen
+    weights(recall.possible, [0.0, 0.0, 1.0, 50.0])
+    begun = torch.tensor([[0.0, 0.0, 9.0, 1.0]])
+    assert evidence(recall, seen, begun=begun).names.tolist() == [[2, 3]]
 
 
 def test_names_whose_masks_agree_support_each_other(recall: Recall) -> None:
     chances = torch.tensor([[0.35, 0.30, 0.30, 0.05]])
     names = torch.tensor([[3, 1, 0, 2]])
-    found = Evidence(torch.zeros(1, 5), torch.zeros(1, 4, SEEN), names, chances.log())
+    found = Evidence(
+        torch.zeros(1, 5), torch.zeros(1, 4, SEEN), torch.zeros(1, 4), names, chances.log()
+    )
     weights(recall.answer, [0.0, 0.0, 0.0, 1.0])
     alone = recall.choose(found)[0]
     assert alone is not None and alone.name == 3
@@ -156,7 +167,7 @@ def test_evidence_is_joined_and_parted(recall: Recall) -> None:
 def test_before_it_is_fitted_what_is_said_does_not_count() -> None:
     unfitted = Recall(WIDTH, PROMPT, 2)
     assert torch.equal(unfitted.answer.weight[0], torch.tensor(UNFITTED))
-    assert torch.equal(unfitted.possible.weight[0], torch.tensor(UNFITTED[:-1]))
+    assert torch.equal(unfitted.possible.weight[0], torch.tensor(UNFITTED))
     assert UNFITTED[-1] == 0 < UNFITTED[0]
 
 

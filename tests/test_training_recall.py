@@ -159,7 +159,7 @@ def test_weighing_finds_the_right_names(built: tuple[LisaModel, LisaProcessor]) 
     learn_to_recall(model, processor, PAIRS, epochs=60)
     with torch.no_grad():
         recall.answer.weight.copy_(torch.tensor([[-1.0, 0.0, 0.0, 0.0]]))  # the wrong way round
-        recall.possible.weight.copy_(torch.tensor([[-1.0, 0.0, 0.0]]))
+        recall.possible.weight.copy_(torch.tensor([[-1.0, 0.0, 0.0, 0.0]]))
     found = learn_to_weigh(model, processor, [looked(n % 3, 20 * n) for n in range(12)])
     assert found["possible"] == 1.0 and found["right"] > 0.9
     assert recall.answer.weight[0, 0] > 0 and recall.possible.weight[0, 0] > 0
@@ -171,7 +171,7 @@ def test_what_is_never_possible_cannot_be_weighed(
     model, processor = built
     monkeypatch.setattr(
         "lisa.model.recall.Recall.shortlist",
-        lambda self, recalled, seen: torch.zeros(len(seen), 1, dtype=torch.long),
+        lambda self, recalled, seen, begun: torch.zeros(len(seen), 1, dtype=torch.long),
     )
     assert learn_to_weigh(model, processor, [looked(1, 20)]) == {}
 

@@ -30,7 +30,7 @@ from lisa.example import check_question
 from lisa.image import ImageSource, load_image
 from lisa.model.build import EMBEDDED, Processor, build
 from lisa.model.config import SEG_TOKEN
-from lisa.model.evidence import collect, gains
+from lisa.model.evidence import collect, gains, glimpse
 from lisa.model.interfaces import DecodedMasks, Generated
 from lisa.model.lisa import EncodedImages, LisaModel
 from lisa.model.nano import ImageFeatures
@@ -220,7 +220,7 @@ class Segmenter:
         assert isinstance(self.processor, LisaProcessor) and isinstance(features, ImageFeatures)
         rows = torch.tensor([asked[n].image_index for n in open_ones], device=self.model.device)
         answers = list(map(present_answer, self.processor.config.recall_names))
-        evidence = collect(
+        first = glimpse(
             self.model.vlm,
             self.processor,
             images.prefix,
@@ -229,6 +229,7 @@ class Segmenter:
             recall.look(features.keys)[rows],
             answers,
         )
+        evidence = collect(self.model.vlm, first)
         decoder, prompts = self.model.decoder, recall.prompts[evidence.names]
         choices = recall.choose(evidence, gains(decoder, features, prompts, rows))
         for n, choice in zip(open_ones, choices, strict=True):

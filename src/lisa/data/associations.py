@@ -1,7 +1,7 @@
 """What belongs to which word: pairs of a text and the name of the thing that it is about.
 
-Definitions (WordNet's glosses), implicit questions, and questions that name their target, for which
-nothing needs to be recalled. Text only: this file knows no picture, no token and no model.
+Definitions (out of two dictionaries), implicit questions, and questions that name their target, for
+which nothing needs to be recalled. Text only: this file knows no picture, no token and no model.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from lisa.data.asked import asked_about
 from lisa.data.knowledge import Thing, is_held_out, taught
 from lisa.data.reasonseg import ReasonSeg
 
+DICTIONARIES = ("glosses.jsonl", "webster.jsonl")  # WordNet 3.0; Webster's of 1913, shortened
 FREELY = ""  # the name of what is answered without recalling anything
 PLACES = (
     "left",
@@ -41,9 +42,10 @@ class Pair:
 
 
 def glosses() -> list[Pair]:
-    """Definitions of everyday nouns, none of them of a thing that is held out (WordNet 3.0)."""
-    text = resources.files("lisa.data").joinpath("glosses.jsonl").read_text(encoding="utf-8")
-    records = map(json.loads, text.splitlines())
+    """Definitions of everyday nouns, none of them of a thing that is held out."""
+    folder = resources.files("lisa.data")
+    texts = [folder.joinpath(file).read_text(encoding="utf-8") for file in DICTIONARIES]
+    records = [json.loads(line) for text in texts for line in text.splitlines()]
     return [Pair(record["gloss"], record["name"]) for record in records]
 
 

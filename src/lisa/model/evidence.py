@@ -7,6 +7,8 @@ are asked; it refuses to know how their answers are weighed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -14,11 +16,23 @@ from torch import Tensor
 from lisa.model.nano import ImageFeatures, NanoDecoder
 from lisa.model.processor import LisaProcessor, pad
 from lisa.model.recall import Evidence, Recall
-from lisa.model.vlm import NanoVlm, Prefix
+from lisa.model.vlm import NanoVlm, Prefix, Reading
+
+
+@dataclass(frozen=True)
+class Glimpse:
+    """What is known about N questions before any answer to them is said to the end."""
+
+    recalled: Tensor  # as ``Evidence`` has it ...
+    seen: Tensor
+    begun: Tensor
+    reading: Reading  # the questions, and what all answers open with
+    following: Tensor  # log-probabilities [N, vocabulary + 1] of what comes then
+    endings: list[list[int]]  # of the K answers: ids after the opening
 
 
 @torch.no_grad()
-def collect(
+def glimpse(
     vlm: NanoVlm,
     processor: LisaProcessor,
     prefix: Prefix,
@@ -26,8 +40,8 @@ def collect(
     questions: Sequence[str],
     seen: Tensor,
     answers: Sequence[str],
-) -> Evidence:
-    """The evidence for the answer to each question.
+) -> Glimpse:
+    """The questions are read once by themselves and once with the picture.
 
     Args:
         vlm: of a model with recall.
@@ -38,17 +52,34 @@ def collect(
         seen: [N, K, SEEN] in each question's picture.
         answers: what would be said for each of the K names.
     """
-    recall = vlm.recall
-    assert isinstance(recall, Recall)
+    assert isinstance(vlm.recall, Recall)
     ids = pad([processor.recall_ids(question) for question in questions], -1).to(rows.device)
-    recalled = recall(*vlm.read_alone(ids))
-    asked = [processor.question_ids(question) for question in questions]
-    names = recall.shortlist(recalled, seen)
-    possible = [
-        [processor.answer_ids(answers[name])[:-1] for name in row]  # without the end
-        for row in names.tolist()
-    ]
-    return Evidence(recalled, seen, names, vlm.likelihoods(prefix, rows, asked, possible))
+    recalled = vlm.recall(*vlm.read_alone(ids))
+    said = [processor.answer_ids(answer)[:-1] for answer in answers]  # without the end
+    opening = said[0][: shared_length(said)]
+    endings = [answer[len(opening) :] for answer in said]
+    reading = vlm.open(prefix, rows, [[*processor.question_ids(q), *opening] for q in questions])
+    following = vlm.next_ids(reading)
+    begun = following[:, [ending[0] for ending in endings]]
+    return Glimpse(recalled, seen, begun, reading, following, endings)
+
+
+@torch.no_grad()
+def collect(vlm: NanoVlm, glimpsed: Glimpse) -> Evidence:
+    """The evidence for the answer to each question: the best names are said to the end."""
+    assert isinstance(vlm.recall, Recall)
+    known = (glimpsed.recalled, glimpsed.seen, glimpsed.begun)
+    names = vlm.recall.shortlist(*known)
+    possible = [[glimpsed.endings[name] for name in row] for row in names.tolist()]
+    said = vlm.likelihoods(glimpsed.reading, glimpsed.following, possible)
+    return Evidence(*known, names, said)
+
+
+def shared_length(answers: Sequence[list[int]]) -> int:
+    """How many ids all answers begin with, so that at least one is left of each."""
+    first, last = min(answers), max(answers)  # in order: what these two share, all share
+    pairs = zip(first[:-1], last[:-1], strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 @torch.no_grad()

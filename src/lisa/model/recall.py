@@ -35,6 +35,7 @@ class Evidence:
 
     recalled: Tensor  # log-probabilities [N, K + 1], as ``Recall.forward`` gives them
     seen: Tensor  # [N, K, SEEN] in each question's picture, as ``Recall.look`` gives it
+    begun: Tensor  # [N, K] the language model's log-probability of beginning to say each name
     names: Tensor  # [N, R] the numbers of the possible answers, as ``Recall.shortlist`` gives them
     said: Tensor  # [N, R] the language model's log-probability of saying each of them
 
@@ -103,10 +104,10 @@ class Recall(nn.Module):
         self.question, self.name = StatePool(hidden_size), StatePool(hidden_size)
         self.freely = nn.Parameter(torch.randn(SIZE) / SIZE**0.5)
         self.log_scale = nn.Parameter(torch.tensor(2.5))
-        self.possible = nn.Linear(1 + SEEN, 1)  # may this name be the answer?
+        self.possible = nn.Linear(len(UNFITTED), 1)  # may this name be the answer?
         self.answer = nn.Linear(len(UNFITTED), 1)  # is it?
         with torch.no_grad():
-            self.possible.weight.copy_(torch.tensor([UNFITTED[: 1 + SEEN]]))
+            self.possible.weight.copy_(torch.tensor([UNFITTED]))
             self.answer.weight.copy_(torch.tensor([UNFITTED]))
         self.register_buffer("keys", torch.zeros(names, SIZE))
         self.register_buffer("prompts", torch.zeros(names, prompt_size))
@@ -134,18 +135,20 @@ class Recall(nn.Module):
         rivals = (here.sigmoid() * here.softmax(1)).flatten(2).amax(2)
         return torch.stack([here.flatten(2).amax(2), rivals.clamp(min=LEAST_SEEN).log()], -1)
 
-    def glance(self, recalled: Tensor, seen: Tensor) -> Tensor:
-        """How good each name is by what is recalled and seen alone, [N, K].
+    def glance(self, recalled: Tensor, seen: Tensor, begun: Tensor) -> Tensor:
+        """How good each name is before it is said to the end, [N, K].
 
         Args:
             recalled: [N, K + 1], as ``forward`` gives it.
             seen: [N, K, SEEN], as ``look`` gives it.
+            begun: [N, K], as ``Evidence`` has it.
         """
-        return self.possible(torch.cat([recalled[:, :-1, None], seen], -1))[..., 0]
+        facts = torch.cat([recalled[:, :-1, None], seen, begun[..., None]], -1)
+        return self.possible(facts)[..., 0]
 
-    def shortlist(self, recalled: Tensor, seen: Tensor) -> Tensor:
+    def shortlist(self, recalled: Tensor, seen: Tensor, begun: Tensor) -> Tensor:
         """The numbers [N, R] of the names that are possible answers, the best first."""
-        return self.glance(recalled, seen).topk(min(SHORTLISTED, seen.shape[1]), dim=1).indices
+        return self.glance(recalled, seen, begun).topk(min(SHORTLISTED, seen.shape[1])).indices
 
     def weigh(self, evidence: Evidence) -> Tensor:
         """How good each possible answer is, [N, R]."""

@@ -301,22 +301,24 @@ class NanoVlm(nn.Module):
             **{cache_name(self.language.model): reading.cache},
         ).last_hidden_state
 
-    def likelihoods(
-        self,
-        prefix: Prefix,
-        rows: Tensor,
-        questions: Sequence[Sequence[int]],
-        answers: Sequence[Sequence[Sequence[int]]],
-    ) -> Tensor:
-        """Log-probabilities [N, K] of K answers (ids) to each question about picture ``rows[n]``.
+    def next_ids(self, reading: Reading) -> Tensor:
+        """Log-probabilities [N, vocabulary + 1] of what follows; ``reading`` is read for that."""
+        return self.logits(self.step(reading)[:, -1]).log_softmax(-1)
 
-        A question is read once, whatever the number of its answers.
+    def likelihoods(
+        self, reading: Reading, following: Tensor, answers: Sequence[Sequence[Sequence[int]]]
+    ) -> Tensor:
+        """Log-probabilities [N, K] of K answers (ids) to each of N questions.
+
+        Args:
+            reading: the questions, read; its cache is used up.
+            following: as ``next_ids`` gives it for them.
+            answers: of each question; a question is not read again for each of them.
         """
-        reading = self.open(prefix, rows, questions)
-        first = self.logits(self.step(reading)[:, -1]).log_softmax(-1)
         count = len(answers[0])
-        flat = [rows.new_tensor(list(answer)) for of_one in answers for answer in of_one]
+        flat = [torch.tensor(list(answer)) for of_one in answers for answer in of_one]
         ids = nn.utils.rnn.pad_sequence(flat, batch_first=True, padding_value=-1)
+        ids = ids.to(following.device)
         known = ids >= 0
         cache = reading.cache
         assert cache is not None
@@ -325,9 +327,9 @@ class NanoVlm(nn.Module):
         places = torch.arange(1, ids.shape[1] + 1, device=ids.device)
         positions = reading.positions[:, -1:].repeat_interleave(count, 0) + places
         states = self.step(Reading(ids.clamp(min=0), cache, mask, positions))
-        following = self.logits(states[:, :-1]).log_softmax(-1)
-        later = following.gather(2, ids[:, 1:, None].clamp(min=0))[..., 0] * known[:, 1:]
-        begun = first.repeat_interleave(count, 0).gather(1, ids[:, :1])[:, 0]
+        later = self.logits(states[:, :-1]).log_softmax(-1)
+        later = later.gather(2, ids[:, 1:, None].clamp(min=0))[..., 0] * known[:, 1:]
+        begun = following.repeat_interleave(count, 0).gather(1, ids[:, :1])[:, 0]
         return (begun + later.sum(1)).unflatten(0, (-1, count))
 
 

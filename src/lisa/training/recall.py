@@ -35,7 +35,7 @@ from lisa.data.knowledge import taught, things
 from lisa.data.nano_data import Photos
 from lisa.data.prompts import present_answer
 from lisa.data.reasonseg import ReasonSeg
-from lisa.model.evidence import collect
+from lisa.model.evidence import Glimpse, collect, glimpse
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import LisaProcessor, pad
 from lisa.model.recall import Evidence, Recall
@@ -265,29 +265,14 @@ def pictured(
         yield one, *seeing
 
 
-@torch.no_grad()
-def recalled_and_seen(
-    model: LisaModel, processor: LisaProcessor, asked: Sequence[Looked]
-) -> tuple[Tensor, Tensor]:
-    """For each question, as ``Evidence`` has them."""
-    recalled, all_seen = [], []
-    for one, _, seen in pictured(model, processor, asked, "looking"):
-        ids = torch.tensor([processor.recall_ids(one.text)], device=model.device)
-        recalled.append(model.vlm.recall(*model.vlm.read_alone(ids)))
-        all_seen.append(seen)
-    return torch.cat(recalled), torch.cat(all_seen)
-
-
-def evidence(model: LisaModel, processor: LisaProcessor, asked: Sequence[Looked]) -> Evidence:
-    """What is recalled, seen and said about each question."""
+def glimpses(
+    model: LisaModel, processor: LisaProcessor, asked: Sequence[Looked], title: str
+) -> Iterator[Glimpse]:
+    """What is known at first sight about each question."""
     row = torch.zeros(1, dtype=torch.long, device=model.device)
     answers = list(map(present_answer, processor.config.recall_names))
-    return Evidence.join(
-        [
-            collect(model.vlm, processor, prefix, row, [one.text], seen, answers)
-            for one, prefix, seen in pictured(model, processor, asked, "weighing")
-        ]
-    )
+    for one, prefix, seen in pictured(model, processor, asked, title):
+        yield glimpse(model.vlm, processor, prefix, row, [one.text], seen, answers)
 
 
 def learn_to_weigh(
@@ -306,9 +291,11 @@ def learn_to_weigh(
         return {}
     recall = model.vlm.recall
     target = torch.tensor([one.target for one in asked], device=model.device)
-    facts = recalled_and_seen(model, processor, asked)
+    first = [(g.recalled, g.seen, g.begun) for g in glimpses(model, processor, asked, "looking")]
+    facts = [torch.cat(parts) for parts in zip(*first, strict=True)]
     fit(recall.possible, lambda: F.cross_entropy(recall.glance(*facts), target))
-    known = evidence(model, processor, asked)
+    again = glimpses(model, processor, asked, "weighing")
+    known = Evidence.join([collect(model.vlm, one) for one in again])
     is_right = known.names == target[:, None]  # [N, R]
     possible = is_right.any(1)
     if not possible.any():

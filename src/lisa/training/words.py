@@ -23,7 +23,7 @@ from lisa.data.knowledge import Thing, new_phrasings, taught, things
 from lisa.data.prompts import absent_answer, other_words, present_answer
 from lisa.example import Example
 from lisa.model.config import LisaConfig
-from lisa.model.evidence import collect
+from lisa.model.evidence import collect, glimpse
 from lisa.model.interfaces import Batch
 from lisa.model.lisa import Answer, LisaModel
 from lisa.model.processor import LisaProcessor, pad
@@ -275,7 +275,8 @@ def recalled(
     rows = torch.arange(len(scenes), device=model.device)
     questions = [scene.asked[0].question for scene in scenes]
     said = list(map(present_answer, names))
-    found = recall.choose(collect(model.vlm, processor, prefix, rows, questions, seen, said))
+    first = glimpse(model.vlm, processor, prefix, rows, questions, seen, said)
+    found = recall.choose(collect(model.vlm, first))
     return [None if one is None else processor.answer_ids(said[one.name]) for one in found]
 
 
