@@ -43,7 +43,7 @@ from lisa.training.loss import MaskLossWeights, denial_loss, mask_loss, soft_iou
 
 DECODED_ABSENT = 16  # one absent name in so many gets a mask, the others are only denied
 LABELLED_SHARE = 0.12  # of photographs that have a label and no mask
-COMPOSED = 1.5  # times larger than a view is a composite scene at most: as large as when asked
+COMPOSED = 1.75  # times larger than a view is a composite scene at most: larger than when asked
 PSEUDO_SHARE = 0.2  # of the other photographs have a mask that the eyes found
 TRUE_WORDS = 3  # of a label: its names and the closest kinds
 SOMEWHERE_WEIGHT, WORDS_WEIGHT = 0.2, 0.1

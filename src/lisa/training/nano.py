@@ -92,7 +92,7 @@ class Kind:
 SHARED = ("eyes", "self", "words", "mind")
 STAGES = (*SHARED, "recall")
 NAMES_ONLY = "knowledge (names and synonyms only)"
-DEFINITIONS = "definitions (WordNet)"
+DEFINITIONS = "definitions (WordNet, Webster 1913)"
 ASKED = "asked (questions about photographs)"
 SAMPLES = "reasonseg_nano/train239"
 KINDS = {
