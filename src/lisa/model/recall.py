@@ -26,7 +26,7 @@ SHORTLISTED = 12  # names that go best with what is recalled and seen are possib
 SEEN = 2  # numbers that the eyes give about each name, as ``look`` has them
 LEAST_SEEN = 1e-6
 LEAST_GAIN = 1e-6
-UNFITTED = (1.0, 0.0, 1.0, 0.0)  # weights of what is recalled, seen (two) and said, to begin with
+UNFITTED = (1.0, 0.0, 1.0, 0.0)  # of what is recalled, seen (two), and said or begun, to begin with
 
 
 @dataclass(frozen=True)
