@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from lisa.data.asked import Asked
 from lisa.data.knowledge import is_held_out, things
 from lisa.data.nano_data import Photos
 from lisa.errors import DataError
@@ -17,13 +18,16 @@ from lisa.model.build import build
 from lisa.model.config import LisaConfig
 from lisa.result import Mask, Result
 from lisa.training import calibrate as module
+from lisa.training import mind
 from lisa.training.calibrate import (
+    asked_answers,
     calibrate,
     calibrate_directory,
     calibrate_once,
     fit_logits,
     held_out_answers,
     rescaled,
+    unseen_questions,
 )
 from training_data import write_training_data
 
@@ -154,6 +158,30 @@ def test_photographs_and_questions_are_held_out(data: Path, reasoning: bool) -> 
     assert bool(used) == reasoning
     assert all(map(is_held_out, used))
     assert len(held_out_answers(data, reasoning, count=2)) == 2
+
+
+def test_what_was_asked_about_a_photograph_counts_where_questions_may_be_read(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = next(iter(Photos(data).folders.values()))
+    scene, file = folder[0], folder.images[0]["file_name"]
+    there = Asked(("what is meant?", "in other words"), scene.names[0], False)
+    gone = Asked(("and what is not there?",), "zeppelin", True)
+    wrong = Asked(("annotated otherwise",), scene.names[0], True)
+    monkeypatch.setattr(
+        mind,
+        "asked_about",
+        lambda source, held_out: {file: (there, gone, wrong)} if held_out else {},
+    )
+    asked = asked_answers(data)
+    assert [e.question for e in asked][:2] == ["what is meant?", "and what is not there?"]
+    assert {e.question for e in asked} == {"what is meant?", "and what is not there?"}
+    masks = [example.masks for example in asked[:2]]
+    assert masks[0] is not None and masks[1] is not None
+    assert np.array_equal(masks[0][0], scene.union(scene.names[0])) and not masks[1].any()
+    more = unseen_questions(data, reasoning=True)
+    assert len(more) == len(held_out_answers(data, True)) + len(asked)
+    assert len(unseen_questions(data, False)) == len(held_out_answers(data, False))
 
 
 # A directory

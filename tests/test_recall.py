@@ -8,7 +8,19 @@ import torch
 
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import RECALL_TOKENS, LisaProcessor, main_pieces, pad
-from lisa.model.recall import SEEN, SIZE, UNFITTED, Choice, Evidence, Recall, StatePool
+from lisa.model.recall import (
+    LEAST_VOTE,
+    NEAR,
+    SEEN,
+    SIZE,
+    UNFITTED,
+    Choice,
+    Evidence,
+    Memory,
+    Recall,
+    StatePool,
+    mean_states,
+)
 from lisa.model.vlm import NanoVlm
 from lisa.predict import Segmenter
 from lively_model import chat_tokenizer, picture, recalling_model, tiny_config
@@ -82,11 +94,11 @@ def evidence(
     """Of random questions; what is ``said`` and ``begun`` is that of all names."""
     count = len(seen)
     states, known = torch.randn(count, 2, WIDTH), torch.ones(count, 2, dtype=torch.bool)
-    recalled = recall(states, known)
     nothing = torch.zeros(count, len(NAMES))
     said, begun = nothing if said is None else said, nothing if begun is None else begun
-    names = recall.shortlist(recalled, seen, begun)
-    return Evidence(recalled, seen, begun, names, said.gather(1, names))
+    facts = recall(states, known), recall.memory(states, known), seen, begun
+    names = recall.shortlist(*facts)
+    return Evidence(*facts, names, said.gather(1, names))
 
 
 def chosen(recall: Recall, found: Evidence) -> list[int | None]:
@@ -98,12 +110,12 @@ def test_a_name_is_chosen_by_what_is_recalled_seen_and_said(
 ) -> None:
     states_for(recall, 1, monkeypatch)
     seen = torch.zeros(1, len(NAMES), SEEN)
-    weights(recall.answer, [1.0, 0.0, 0.0, 0.0])
+    weights(recall.answer, [1.0, 0.0, 0.0, 0.0, 0.0])
     assert chosen(recall, evidence(recall, seen)) == [1]
-    weights(recall.answer, [1.0, 1.0, 0.0, 0.0])
+    weights(recall.answer, [1.0, 0.0, 1.0, 0.0, 0.0])
     seen[0, 3, 0] = 100.0
     assert chosen(recall, evidence(recall, seen)) == [3]
-    weights(recall.answer, [1.0, 1.0, 0.0, 3.0])
+    weights(recall.answer, [1.0, 0.0, 1.0, 0.0, 3.0])
     said = torch.tensor([[0.0, 0.0, 100.0, 0.0]])
     assert chosen(recall, evidence(recall, seen, said)) == [2]
 
@@ -113,17 +125,17 @@ def test_only_what_is_recalled_seen_or_begun_is_a_possible_answer(
 ) -> None:
     monkeypatch.setattr("lisa.model.recall.SHORTLISTED", 2)
     states_for(recall, 1, monkeypatch)
-    weights(recall.possible, [0.0, 0.0, 1.0, 0.0])
+    weights(recall.possible, [0.0, 0.0, 0.0, 1.0, 0.0])
     seen = torch.zeros(1, len(NAMES), SEEN)
     seen[0, :, 1] = torch.tensor([-1.0, -300.0, -400.0, -2.0])
     found = evidence(recall, seen, torch.tensor([[0.0, 0.0, 9.0, 1.0]]))
     assert found.names.tolist() == [[0, 3]]
-    weights(recall.answer, [0.0, 0.0, 0.0, 1.0])
+    weights(recall.answer, [0.0, 0.0, 0.0, 0.0, 1.0])
     assert recall.weigh(found).shape == (1, 2)
     assert chosen(recall, found) == [3]  # not 2, whatever is said
-    weights(recall.possible, [100.0, 0.0, 1.0, 0.0])
+    weights(recall.possible, [100.0, 0.0, 0.0, 1.0, 0.0])
     assert evidence(recall, seen).names[0, 0] == 1  # recalled, and hardly seen
-    weights(recall.possible, [0.0, 0.0, 1.0, 50.0])
+    weights(recall.possible, [0.0, 0.0, 0.0, 1.0, 50.0])
     begun = torch.tensor([[0.0, 0.0, 9.0, 1.0]])
     assert evidence(recall, seen, begun=begun).names.tolist() == [[2, 3]]
 
@@ -131,10 +143,11 @@ def test_only_what_is_recalled_seen_or_begun_is_a_possible_answer(
 def test_names_whose_masks_agree_support_each_other(recall: Recall) -> None:
     chances = torch.tensor([[0.35, 0.30, 0.30, 0.05]])
     names = torch.tensor([[3, 1, 0, 2]])
+    nothing = torch.zeros(1, 4)
     found = Evidence(
-        torch.zeros(1, 5), torch.zeros(1, 4, SEEN), torch.zeros(1, 4), names, chances.log()
+        torch.zeros(1, 5), nothing, torch.zeros(1, 4, SEEN), nothing, names, chances.log()
     )
-    weights(recall.answer, [0.0, 0.0, 0.0, 1.0])
+    weights(recall.answer, [0.0, 0.0, 0.0, 0.0, 1.0])
     alone = recall.choose(found)[0]
     assert alone is not None and alone.name == 3
     assert alone.certainty == pytest.approx(0.35, abs=1e-6)
@@ -169,6 +182,70 @@ def test_before_it_is_fitted_what_is_said_does_not_count() -> None:
     assert torch.equal(unfitted.answer.weight[0], torch.tensor(UNFITTED))
     assert torch.equal(unfitted.possible.weight[0], torch.tensor(UNFITTED))
     assert UNFITTED[-1] == 0 < UNFITTED[0]
+
+
+def one_state(texts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Texts [N, H] of one state each, with another one that is not known."""
+    padded = torch.stack([texts, torch.randn_like(texts)], 1)
+    return padded, torch.tensor([[True, False]]).expand(len(texts), -1)
+
+
+def test_the_texts_most_like_a_question_vote_for_what_they_were_about() -> None:
+    torch.manual_seed(0)
+    texts, about = torch.randn(60, WIDTH), torch.arange(60) % 3
+    memory = Memory(WIDTH, names=4, texts=0)
+    memory.learn(texts, about)
+    votes = memory(*one_state(texts))
+    assert votes.shape == (60, 4)
+    assert torch.equal(votes.argmax(1), about)  # a text is most like itself
+    placed = memory.place(texts)
+    assert torch.allclose(placed.norm(dim=1), torch.ones(60), atol=1e-5)
+    by_hand = [
+        math.exp((float(placed[7] @ placed[n]) - 1) / NEAR) for n in range(60) if about[n] == 2
+    ]
+    assert float(votes[7, 2]) == pytest.approx(math.log(sum(by_hand) + LEAST_VOTE), abs=1e-3)
+    assert torch.allclose(votes[:, 3], torch.tensor(LEAST_VOTE).log())  # nobody votes for it
+
+
+def test_every_direction_counts_the_same() -> None:
+    torch.manual_seed(0)
+    texts = torch.randn(500, WIDTH) * torch.logspace(-1, 1, WIDTH) + 5.0
+    memory = Memory(WIDTH, names=2, texts=0)
+    memory.learn(texts, torch.zeros(500, dtype=torch.long))
+    spread = ((texts - memory.centre) @ memory.axes).std(0)
+    assert torch.allclose(spread, torch.ones(WIDTH), atol=0.02)
+
+
+def test_texts_along_one_line_are_remembered_without_a_division_by_nothing() -> None:
+    memory = Memory(WIDTH, names=2, texts=0)
+    line = torch.linspace(-1, 1, 5)[:, None] * torch.ones(1, WIDTH)
+    memory.learn(line, torch.tensor([0, 0, 0, 1, 1]))
+    votes = memory(*one_state(line))
+    assert torch.isfinite(votes).all() and votes[0].argmax() == 0 and votes[4].argmax() == 1
+
+
+def test_without_texts_nobody_votes() -> None:
+    votes = Memory(WIDTH, names=3, texts=0)(*one_state(torch.randn(2, WIDTH)))
+    assert torch.allclose(votes, torch.full((2, 3), LEAST_VOTE).log())
+
+
+def test_the_mean_is_of_what_belongs_to_a_text() -> None:
+    states, known = one_state(torch.randn(3, WIDTH))
+    assert torch.allclose(mean_states(states, known), states[:, 0])
+    assert torch.allclose(mean_states(states, torch.ones(3, 2)), states.mean(1))
+
+
+def test_what_is_remembered_makes_an_answer_possible_and_right(recall: Recall) -> None:
+    texts = torch.randn(8, WIDTH)
+    recall.memory.learn(texts, torch.arange(8) % 4)
+    weights(recall.possible, [0.0, 1.0, 0.0, 0.0, 0.0])
+    weights(recall.answer, [0.0, 1.0, 0.0, 0.0, 0.0])
+    states, known = one_state(texts[6:7])
+    seen, nothing = torch.zeros(1, 4, SEEN), torch.zeros(1, 4)
+    facts = recall(states, known), recall.memory(states, known), seen, nothing
+    names = recall.shortlist(*facts)
+    assert names[0, 0] == 2
+    assert recall.weigh(Evidence(*facts, names, nothing))[0].argmax() == 0
 
 
 def test_texts_are_read_by_themselves_and_by_the_lowest_layers(

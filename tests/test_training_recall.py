@@ -105,6 +105,34 @@ def test_a_text_lands_beside_its_name(
     assert not recall.training
 
 
+def test_texts_about_known_names_are_remembered_and_no_others(
+    built: tuple[LisaModel, LisaProcessor],
+) -> None:
+    model, processor = built
+    recall = model.vlm.recall
+    assert recall is not None
+    learn_to_recall(model, processor, PAIRS, epochs=1)
+    about = recall.memory.about
+    defined = [name for name, texts in associations.definitions(False).items() for _ in texts]
+    assert about[:3].tolist() == [0, 1, 2]  # and not what is answered freely
+    assert [NAMES[n] for n in about[3:]] == [name for name in defined if name in NAMES]
+    ids = [torch.tensor([processor.recall_ids(pair.text)]) for pair in PAIRS[:3]]
+    with torch.no_grad():
+        votes = [recall.memory(*model.vlm.read_alone(row)).argmax().item() for row in ids]
+    assert votes == [0, 1, 2]
+
+
+def test_what_is_remembered_is_loaded_however_much_it_is(
+    built: tuple[LisaModel, LisaProcessor],
+) -> None:
+    learnt, fresh = built[0], recalling_model(NAMES)[0]
+    learn_to_recall(*built, PAIRS, epochs=1)
+    assert learnt.vlm.recall is not None and fresh.vlm.recall is not None
+    RecallTask(fresh).load_state_dict(RecallTask(learnt).state_dict())
+    for name, value in learnt.vlm.recall.state_dict().items():
+        assert torch.equal(fresh.vlm.recall.state_dict()[name], value), name
+
+
 def test_names_that_are_held_out_get_keys_and_teach_nothing(
     built: tuple[LisaModel, LisaProcessor],
 ) -> None:
@@ -115,6 +143,7 @@ def test_names_that_are_held_out_get_keys_and_teach_nothing(
     assert model.vlm.recall is not None
     norms = model.vlm.recall.keys.norm(dim=-1)
     assert torch.allclose(norms, torch.ones(4), atol=1e-5)
+    assert 0 not in model.vlm.recall.memory.about
 
 
 def test_what_is_saved_is_all_of_recall(built: tuple[LisaModel, LisaProcessor]) -> None:
@@ -158,8 +187,8 @@ def test_weighing_finds_the_right_names(built: tuple[LisaModel, LisaProcessor]) 
     assert recall is not None
     learn_to_recall(model, processor, PAIRS, epochs=60)
     with torch.no_grad():
-        recall.answer.weight.copy_(torch.tensor([[-1.0, 0.0, 0.0, 0.0]]))  # the wrong way round
-        recall.possible.weight.copy_(torch.tensor([[-1.0, 0.0, 0.0, 0.0]]))
+        recall.answer.weight.copy_(torch.tensor([[-1.0, 0.0, 0.0, 0.0, 0.0]]))  # the wrong way round
+        recall.possible.weight.copy_(torch.tensor([[-1.0, 0.0, 0.0, 0.0, 0.0]]))
     found = learn_to_weigh(model, processor, [looked(n % 3, 20 * n) for n in range(12)])
     assert found["possible"] == 1.0 and found["right"] > 0.9
     assert recall.answer.weight[0, 0] > 0 and recall.possible.weight[0, 0] > 0
@@ -171,7 +200,7 @@ def test_what_is_never_possible_cannot_be_weighed(
     model, processor = built
     monkeypatch.setattr(
         "lisa.model.recall.Recall.shortlist",
-        lambda self, recalled, seen, begun: torch.zeros(len(seen), 1, dtype=torch.long),
+        lambda self, recalled, remembered, seen, begun: torch.zeros(len(seen), 1, dtype=torch.long),
     )
     assert learn_to_weigh(model, processor, [looked(1, 20)]) == {}
 

@@ -64,6 +64,7 @@ class LisaConfig(PretrainedConfig):
         concepts: the names that the eyes were trained to find.
         recall_names: the names that a question is compared with; none: it is only generated from.
         recall_layers: of the language model, from below, read a question for that.
+        recall_texts: so many texts are remembered, each about one of these names.
         seg_token_id: id of ``[SEG]`` in the tokenizer that travels with the weights; the one after
             the language model's own.
         mask_threshold: probability above which a pixel belongs to the mask.
@@ -98,6 +99,7 @@ class LisaConfig(PretrainedConfig):
         concepts: list[str] | None = None,
         recall_names: list[str] | None = None,
         recall_layers: int = 8,
+        recall_texts: int = 0,
         seg_token_id: int = 49152,
         mask_threshold: float = 0.5,
         score_scale: float = 1.0,
@@ -123,6 +125,7 @@ class LisaConfig(PretrainedConfig):
         self.concepts = concepts or []
         self.recall_names = recall_names or []
         self.recall_layers = recall_layers
+        self.recall_texts = recall_texts
         self.seg_token_id = seg_token_id
         self.mask_threshold = mask_threshold
         self.score_scale = score_scale
@@ -241,6 +244,7 @@ class LisaConfig(PretrainedConfig):
         check_count("found_concepts", self.found_concepts, 0)
         check_count("found_classes", self.found_classes, 0)
         check_count("recall_layers", self.recall_layers, 1)
+        check_count("recall_texts", self.recall_texts, 0)
         check_count("seg_token_id", self.seg_token_id, 0)
         check_decoder(self.decoder)
         check_type("mask_threshold", self.mask_threshold, int | float)

@@ -24,11 +24,17 @@ class Glimpse:
     """What is known about N questions before any answer to them is said to the end."""
 
     recalled: Tensor  # as ``Evidence`` has it ...
+    remembered: Tensor
     seen: Tensor
     begun: Tensor
     reading: Reading  # the questions, and what all answers open with
     following: Tensor  # log-probabilities [N, vocabulary + 1] of what comes then
     endings: list[list[int]]  # of the K answers: ids after the opening
+
+    @property
+    def facts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What ``Recall.glance`` wants to know."""
+        return self.recalled, self.remembered, self.seen, self.begun
 
 
 @torch.no_grad()
@@ -54,25 +60,25 @@ def glimpse(
     """
     assert isinstance(vlm.recall, Recall)
     ids = pad([processor.recall_ids(question) for question in questions], -1).to(rows.device)
-    recalled = vlm.recall(*vlm.read_alone(ids))
+    alone = vlm.read_alone(ids)
+    recalled, remembered = vlm.recall(*alone), vlm.recall.memory(*alone)
     said = [processor.answer_ids(answer)[:-1] for answer in answers]  # without the end
     opening = said[0][: shared_length(said)]
     endings = [answer[len(opening) :] for answer in said]
     reading = vlm.open(prefix, rows, [[*processor.question_ids(q), *opening] for q in questions])
     following = vlm.next_ids(reading)
     begun = following[:, [ending[0] for ending in endings]]
-    return Glimpse(recalled, seen, begun, reading, following, endings)
+    return Glimpse(recalled, remembered, seen, begun, reading, following, endings)
 
 
 @torch.no_grad()
 def collect(vlm: NanoVlm, glimpsed: Glimpse) -> Evidence:
     """The evidence for the answer to each question: the best names are said to the end."""
     assert isinstance(vlm.recall, Recall)
-    known = (glimpsed.recalled, glimpsed.seen, glimpsed.begun)
-    names = vlm.recall.shortlist(*known)
+    names = vlm.recall.shortlist(*glimpsed.facts)
     possible = [[glimpsed.endings[name] for name in row] for row in names.tolist()]
     said = vlm.likelihoods(glimpsed.reading, glimpsed.following, possible)
-    return Evidence(*known, names, said)
+    return Evidence(*glimpsed.facts, names, said)
 
 
 def shared_length(answers: Sequence[list[int]]) -> int:

@@ -2,8 +2,9 @@
 
 The lowest layers of the language model read the question by itself; what they make of it is pooled
 into a query, and what they make of a name into that name's key. A question is near the names that
-answer it. What is recalled is then weighed with what the eyes see and with what the language model
-would say (``weigh``).
+answer it. Beside that, the questions that were read in training are remembered, and those most like
+the new one vote for what they were about (``Memory``). Both are then weighed with what the eyes see
+and with what the language model would say (``weigh``).
 
 This file knows states, names by number, and how sure the eyes are. It refuses to know text,
 pixels, and what is said in the end.
@@ -26,7 +27,11 @@ SHORTLISTED = 12  # names that go best with what is recalled and seen are possib
 SEEN = 2  # numbers that the eyes give about each name, as ``look`` has them
 LEAST_SEEN = 1e-6
 LEAST_GAIN = 1e-6
-UNFITTED = (1.0, 0.0, 1.0, 0.0)  # of what is recalled, seen (two), and said or begun, to begin with
+NEAR = 0.05  # difference in likeness that makes a remembered text e times weightier
+LEAST_VOTE = 3e-7  # that every name has anyway: below it texts are not alike at all
+LEAST_SPREAD = 1e-6  # of the greatest variance: texts are read in float16, less is rounding
+# Of what is recalled, remembered, seen (two), and said or begun, to begin with.
+UNFITTED = (1.0, 0.0, 0.0, 1.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Evidence:
     """What is known about each of N questions before it is answered."""
 
     recalled: Tensor  # log-probabilities [N, K + 1], as ``Recall.forward`` gives them
+    remembered: Tensor  # logarithms of votes [N, K], as ``Memory.forward`` gives them
     seen: Tensor  # [N, K, SEEN] in each question's picture, as ``Recall.look`` gives it
     begun: Tensor  # [N, K] the language model's log-probability of beginning to say each name
     names: Tensor  # [N, R] the numbers of the possible answers, as ``Recall.shortlist`` gives them
@@ -87,6 +93,64 @@ class StatePool(nn.Module):
         return F.normalize(self.out(pooled.flatten(1)), dim=-1)
 
 
+class Memory(nn.Module):
+    """Texts that were read before, and which name each of them is about: the nearest ones vote.
+
+    A text is the mean of its states, whitened (every direction counts the same) and of length 1; a
+    remembered one has a vote of exp((cosine - 1) / NEAR), a kernel regression (Nadaraya, 1964).
+
+    Args:
+        hidden_size: of the language model, H.
+        names: K.
+        texts: how many are remembered, M.
+    """
+
+    centre: Tensor  # [H]
+    axes: Tensor  # [H, D] of the greatest variance, each by its spread
+    texts: Tensor  # [M, D] of length 1
+    about: Tensor  # [M] the number of a name
+
+    def __init__(self, hidden_size: int, names: int, texts: int) -> None:
+        super().__init__()
+        self.names, axes = names, min(SIZE, hidden_size)
+        self.register_buffer("centre", torch.zeros(hidden_size))
+        self.register_buffer("axes", torch.zeros(hidden_size, axes))
+        self.register_buffer("texts", torch.zeros(texts, axes))
+        self.register_buffer("about", torch.zeros(texts, dtype=torch.long))
+
+    def place(self, means: Tensor) -> Tensor:
+        """Means of states [N, H] -> where the texts are among others, [N, D] of length 1."""
+        return F.normalize((means - self.centre) @ self.axes, dim=-1)
+
+    def forward(self, states: Tensor, known: Tensor) -> Tensor:
+        """Logarithms of the votes [N, K] for each name; arguments as of ``Recall``."""
+        likeness = self.place(mean_states(states, known)) @ self.texts.T
+        votes = likeness.new_zeros(len(states), self.names)
+        votes.index_add_(1, self.about, ((likeness - 1) / NEAR).exp())
+        return (votes + LEAST_VOTE).log()
+
+    @torch.no_grad()
+    def learn(self, means: Tensor, about: Tensor) -> None:
+        """Remember these texts and no others.
+
+        Args:
+            means: [M, H] of their states.
+            about: [M] the number of the name that each is about.
+        """
+        self.centre = means.mean(0)
+        centred = (means - self.centre).double()
+        variances, axes = torch.linalg.eigh(centred.T @ centred / max(1, len(means)))
+        greatest, index = variances.topk(self.axes.shape[1])
+        scales = torch.where(greatest > LEAST_SPREAD * greatest[0], greatest.rsqrt(), 0.0)
+        self.axes = (axes[:, index] * scales).to(means)
+        self.texts, self.about = self.place(means), about
+
+
+def mean_states(states: Tensor, known: Tensor) -> Tensor:
+    """The mean [N, H] of those states [N, T, H] that belong to a text (``known`` [N, T])."""
+    return (states * known[..., None]).sum(1) / known.sum(1, keepdim=True)
+
+
 class Recall(nn.Module):
     """A question -> which of K names it is about, and which of them the picture shows.
 
@@ -94,13 +158,15 @@ class Recall(nn.Module):
         hidden_size: of the language model.
         prompt_size: of the mask decoder.
         names: K.
+        texts: how many are remembered.
     """
 
     keys: Tensor  # [K, SIZE] of the names ...
     prompts: Tensor  # [K, P] ... and what the eyes look for; both are written when training ends
 
-    def __init__(self, hidden_size: int, prompt_size: int, names: int) -> None:
+    def __init__(self, hidden_size: int, prompt_size: int, names: int, texts: int = 0) -> None:
         super().__init__()
+        self.memory = Memory(hidden_size, names, texts)
         self.question, self.name = StatePool(hidden_size), StatePool(hidden_size)
         self.freely = nn.Parameter(torch.randn(SIZE) / SIZE**0.5)
         self.log_scale = nn.Parameter(torch.tensor(2.5))
@@ -135,27 +201,31 @@ class Recall(nn.Module):
         rivals = (here.sigmoid() * here.softmax(1)).flatten(2).amax(2)
         return torch.stack([here.flatten(2).amax(2), rivals.clamp(min=LEAST_SEEN).log()], -1)
 
-    def glance(self, recalled: Tensor, seen: Tensor, begun: Tensor) -> Tensor:
+    def glance(self, recalled: Tensor, remembered: Tensor, seen: Tensor, begun: Tensor) -> Tensor:
         """How good each name is before it is said to the end, [N, K].
 
         Args:
             recalled: [N, K + 1], as ``forward`` gives it.
+            remembered: [N, K], as ``memory`` gives it.
             seen: [N, K, SEEN], as ``look`` gives it.
             begun: [N, K], as ``Evidence`` has it.
         """
-        facts = torch.cat([recalled[:, :-1, None], seen, begun[..., None]], -1)
-        return self.possible(facts)[..., 0]
+        alone = torch.stack([recalled[:, :-1], remembered], -1)
+        return self.possible(torch.cat([alone, seen, begun[..., None]], -1))[..., 0]
 
-    def shortlist(self, recalled: Tensor, seen: Tensor, begun: Tensor) -> Tensor:
+    def shortlist(
+        self, recalled: Tensor, remembered: Tensor, seen: Tensor, begun: Tensor
+    ) -> Tensor:
         """The numbers [N, R] of the names that are possible answers, the best first."""
-        return self.glance(recalled, seen, begun).topk(min(SHORTLISTED, seen.shape[1])).indices
+        good = self.glance(recalled, remembered, seen, begun)
+        return good.topk(min(SHORTLISTED, good.shape[1])).indices
 
     def weigh(self, evidence: Evidence) -> Tensor:
         """How good each possible answer is, [N, R]."""
         names = evidence.names
-        recalled = evidence.recalled.gather(1, names)
+        alone = [facts.gather(1, names) for facts in (evidence.recalled, evidence.remembered)]
         seen = evidence.seen.gather(1, names[..., None].expand(-1, -1, SEEN))
-        facts = torch.cat([recalled[..., None], seen, evidence.said[..., None]], -1)
+        facts = torch.cat([torch.stack(alone, -1), seen, evidence.said[..., None]], -1)
         return self.answer(facts)[..., 0]
 
     def choose(self, evidence: Evidence, gains: Tensor | None = None) -> list[Choice | None]:

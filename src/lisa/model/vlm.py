@@ -211,8 +211,8 @@ class NanoVlm(nn.Module):
         self.hidden_size: int = self.language.config.hidden_size
         self.seg_token_id = config.seg_token_id
         self.projector = SemanticProjector(config, self.hidden_size)
-        names = len(config.recall_names)
-        self.recall = Recall(self.hidden_size, config.prompt_size, names) if names else None
+        sizes = config.prompt_size, len(config.recall_names), config.recall_texts
+        self.recall = Recall(self.hidden_size, *sizes) if config.recall_names else None
         self.recall_layers = config.recall_layers
         self.seg_input = nn.Parameter(torch.randn(self.hidden_size) * 0.02)
         self.seg_output = nn.Parameter(torch.randn(self.hidden_size) * 0.02)

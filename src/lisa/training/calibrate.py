@@ -1,7 +1,7 @@
 """The last step: ``Mask.score`` learns to mean the IoU that it claims to estimate.
 
 Two numbers, a scale and a bias of the score's logit (Platt scaling), are fitted to what the
-finished model does on photographs that training left out. This file asks through ``evaluate``, as
+finished model does with questions that training left out. This file asks through ``evaluate``, as
 a user would; it changes the configuration and no weight.
 """
 
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from lisa.data.associations import defined
 from lisa.data.knowledge import new_phrasings
 from lisa.data.nano_data import Photos
-from lisa.data.tasks import Asker
+from lisa.data.tasks import Asker, Target, example
 from lisa.errors import DataError
 from lisa.evaluate import evaluate
 from lisa.example import Example
@@ -30,8 +30,9 @@ from lisa.model.build import model_directory
 from lisa.model.config import LisaConfig
 from lisa.model.convert import write_config
 from lisa.predict import Segmenter, load
+from lisa.training.mind import asked_photos
 
-QUESTIONS = 240  # that the two numbers are fitted on
+QUESTIONS = 240  # about photographs that were left out
 ASKED_A_PHOTO = 2
 ABSENT_SHARE = 0.1  # of them are for something that is not there
 FEWEST = 5  # answers with a mask; to less than that nothing can be fitted
@@ -44,7 +45,7 @@ def calibrate(segmenter: Segmenter, examples: Sequence[Example]) -> dict[str, fl
 
     Args:
         segmenter: the finished model; it may have been calibrated before.
-        examples: with masks, of photographs that were not trained on.
+        examples: with masks; the questions were not trained on.
 
     Returns:
         ``score_scale`` and ``score_bias`` as they are now, how many answers with a mask there were
@@ -104,6 +105,33 @@ def error(scores: np.ndarray, ious: np.ndarray) -> float:
     return calibration_error(table) or 0.0
 
 
+def unseen_questions(root: Path, reasoning: bool) -> list[Example]:
+    """What scores are fitted to: questions that training left out.
+
+    They are about photographs that it left out, too; and, where the model may read questions as
+    people ask them, those that were written while looking at a photograph.
+    """
+    return [*held_out_answers(root, reasoning), *(asked_answers(root) if reasoning else [])]
+
+
+def asked_answers(root: Path) -> list[Example]:
+    """One phrasing of each held-out question about a photograph, of what is there and what is not.
+
+    The photographs themselves have been trained on; that the question is hard counts for more.
+    """
+    found = []
+    for folder, index, asked in asked_photos(Photos(root), held_out=True):
+        scene = folder[index]
+        image = Image.fromarray(scene.image)
+        targets = [(one, Target(one.target, scene.union(one.target))) for one in asked]
+        found += [
+            example(image, one.texts[0], target)
+            for one, target in targets
+            if target.present != one.absent  # else the annotations say otherwise
+        ]
+    return found
+
+
 def held_out_answers(root: Path, reasoning: bool, count: int = QUESTIONS) -> list[Example]:
     """New questions about whole photographs that training leaves out, some for absent things.
 
@@ -119,7 +147,7 @@ def held_out_answers(root: Path, reasoning: bool, count: int = QUESTIONS) -> lis
             for _ in range(ASKED_A_PHOTO):
                 kind = asker.absent if random.random() < ABSENT_SHARE else asker.implicit
                 asked.append(kind(scene, image, random))
-    found = [example for example in asked if example]
+    found = [one for one in asked if one]
     chosen = np.random.default_rng(0).permutation(len(found))[:count]
     return [found[n] for n in sorted(chosen.tolist())]
 
@@ -128,7 +156,7 @@ def calibrate_once(segmenter: Segmenter, root: Path, reasoning: bool, path: Path
     """Calibrate, or read from ``path`` what a run that was here before has found."""
     config = segmenter.processor.config
     if not path.is_file():
-        found = calibrate(segmenter, held_out_answers(root, reasoning))
+        found = calibrate(segmenter, unseen_questions(root, reasoning))
         write_atomically(path, json.dumps(found, indent=1).encode())
     found = json.loads(path.read_text(encoding="utf-8"))
     config.score_scale, config.score_bias = found["score_scale"], found["score_bias"]
@@ -141,7 +169,7 @@ def calibrate_directory(model: Path, data: Path, device: str | None = None) -> d
         ModelError: no such model. DataError: no training data, or too few answers with a mask.
     """
     segmenter = load(model, device)
-    examples = held_out_answers(data, sees_reasoning(segmenter.processor.config))
+    examples = unseen_questions(data, sees_reasoning(segmenter.processor.config))
     found = calibrate(segmenter, examples)
     if found["answers"] < FEWEST:
         raise DataError(

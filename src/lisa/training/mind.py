@@ -212,12 +212,19 @@ def sometimes_silent(example: Example, random: np.random.Generator) -> Example:
     return replace(example, answer="") if silent else example
 
 
-def asked_photos(photos: Photos) -> list[tuple[PhotoFolder, int, tuple[Asked, ...]]]:
-    """Photographs that questions were written about: folder, index, questions."""
+def asked_photos(
+    photos: Photos, held_out: bool = False
+) -> list[tuple[PhotoFolder, int, tuple[Asked, ...]]]:
+    """Photographs that questions were written about: folder, index, questions.
+
+    Args:
+        photos: of all folders.
+        held_out: those whose questions training leaves out, instead of the others.
+    """
     return [
         (folder, index, about[image["file_name"]])
         for source, folder in photos.folders.items()
-        for about in (asked_about(source),)
+        for about in (asked_about(source, held_out),)
         for index, image in enumerate(folder.images)
         if image["file_name"] in about
     ]

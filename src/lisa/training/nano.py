@@ -434,6 +434,7 @@ def write_model(model: LisaModel, processor: LisaProcessor, run: Run, photos: Ph
     labelled = [folder.folder.name for folder in labelled_folders(run.data)]
     seen = [*photos.sources, *labelled, *run.kind.sources]
     processor.config.trained_on = list(dict.fromkeys(seen))
+    processor.config.recall_texts = len(model.vlm.recall.memory.about)
     write_config(processor.config, out)
     return out
 

@@ -2,18 +2,20 @@
 
 Texts and names go through the language model's lowest layers once; attention pools of both are
 trained until a text is nearer to its own name than to any other (InfoNCE, arXiv 1807.03748).
-Definitions make it broad: they are of thousands of nouns. Then a few numbers are fitted that weigh
-what is recalled, what the eyes see and what the language model would say, on questions that recall
-has not seen; where no question may be read, on definitions that were kept for this. The language
-model and the eyes stay as they are.
+Definitions make it broad: they are of thousands of nouns. All texts about known names are kept in
+mind, too (``remember``). Then a few numbers are fitted that weigh what is recalled and remembered,
+what the eyes see and what the language model would say, on questions that recall has not seen;
+where no question may be read, on definitions that were kept for this. The language model and the
+eyes stay as they are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -62,6 +64,17 @@ class RecallTask(Task):
     def trained_names(self) -> set[str]:
         """All of recall."""
         return {f"model.vlm.recall.{name}" for name in self.model.vlm.recall.state_dict()}
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load recall, however many texts it remembers."""
+        memory = self.model.vlm.recall.memory
+        for name in ("texts", "about"):
+            stored = state_dict.get(f"model.vlm.recall.memory.{name}")
+            if stored is not None:
+                setattr(memory, name, getattr(memory, name).new_zeros(stored.shape))
+        return super().load_state_dict(state_dict, strict, assign)
 
 
 def recall_names(concepts: Sequence[str]) -> list[str]:
@@ -116,7 +129,7 @@ def pairs_to_learn(root: Path, reasoning: bool, samples: bool) -> list[Pair]:
 def learn_to_recall(
     model: LisaModel, processor: LisaProcessor, pairs: Sequence[Pair], epochs: int = EPOCHS
 ) -> None:
-    """Train the pools on pairs and definitions, then write the keys and prompts of all names."""
+    """Train the pools on pairs and definitions, then write what is kept of texts and names."""
     recall, names = model.vlm.recall, processor.config.recall_names
     known = things()
     taught_names = [
@@ -136,16 +149,27 @@ def learn_to_recall(
         return F.nll_loss(log_odds, targets[some]) + defined.loss(recall)
 
     train_pools(recall, loss, len(pairs), epochs)
+    remember(recall, names, [*zip(pairs, texts.rows, strict=True), *defined.pairs()])
     with torch.no_grad():
         recall.keys.copy_(recall.name(*keyed.batch(torch.arange(len(names)))))
         ids = pad([processor.phrase_ids(name) for name in names], -1)
         recall.prompts.copy_(model.phrase_prompts(ids.to(model.device)))
 
 
+def remember(recall: Recall, names: Sequence[str], read: Iterable[tuple[Pair, Tensor]]) -> None:
+    """Keep in mind which of the names each text is about that was read into states [T, H]."""
+    place = {name: n for n, name in enumerate(names)}
+    known = [(states, place[pair.name]) for pair, states in read if pair.name in place]
+    means = torch.stack([states.float().mean(0) for states, _ in known])
+    about = torch.tensor([name for _, name in known], device=means.device)
+    recall.memory.learn(means, about)
+
+
 @dataclass(frozen=True)
 class Definitions:
     """Definitions of nouns, and the nouns."""
 
+    defined: list[Pair]
     texts: States
     nouns: States
     targets: Tensor  # [texts] which noun each defines
@@ -158,10 +182,15 @@ class Definitions:
         nouns = sorted(texts)
         place = {noun: n for n, noun in enumerate(nouns)}
         return cls(
+            pairs,
             read_texts(model, processor, [pair.text for pair in pairs]),
             read_texts(model, processor, nouns),
             torch.tensor([place[pair.name] for pair in pairs]),
         )
+
+    def pairs(self) -> Iterator[tuple[Pair, Tensor]]:
+        """Each definition with its states."""
+        return zip(self.defined, self.texts.rows, strict=True)
 
     def loss(self, recall: Recall) -> Tensor:
         """Some definitions must find their nouns among others."""
@@ -291,7 +320,7 @@ def learn_to_weigh(
         return {}
     recall = model.vlm.recall
     target = torch.tensor([one.target for one in asked], device=model.device)
-    first = [(g.recalled, g.seen, g.begun) for g in glimpses(model, processor, asked, "looking")]
+    first = [one.facts for one in glimpses(model, processor, asked, "looking")]
     facts = [torch.cat(parts) for parts in zip(*first, strict=True)]
     fit(recall.possible, lambda: F.cross_entropy(recall.glance(*facts), target))
     again = glimpses(model, processor, asked, "weighing")
