@@ -187,8 +187,9 @@ def test_weighing_finds_the_right_names(built: tuple[LisaModel, LisaProcessor]) 
     assert recall is not None
     learn_to_recall(model, processor, PAIRS, epochs=60)
     with torch.no_grad():
-        recall.answer.weight.copy_(torch.tensor([[-1.0, 0.0, 0.0, 0.0, 0.0]]))  # the wrong way round
-        recall.possible.weight.copy_(torch.tensor([[-1.0, 0.0, 0.0, 0.0, 0.0]]))
+        wrong_way_round = torch.tensor([[-1.0, 0.0, 0.0, 0.0, 0.0]])
+        recall.answer.weight.copy_(wrong_way_round)
+        recall.possible.weight.copy_(wrong_way_round)
     found = learn_to_weigh(model, processor, [looked(n % 3, 20 * n) for n in range(12)])
     assert found["possible"] == 1.0 and found["right"] > 0.9
     assert recall.answer.weight[0, 0] > 0 and recall.possible.weight[0, 0] > 0
