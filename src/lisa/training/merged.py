@@ -78,7 +78,7 @@ def write_merged(source: Path, learnt: Learnt, processor: Processor, out: Path) 
         else:
             write_nano(source, learnt, temporary)
             own = copy.deepcopy(processor.config)
-            own.recall_names = []
+            own.recall_names, own.recall_texts = [], 0
             write_config(own, temporary)
     shutil.rmtree(out, ignore_errors=True)
     finished.rename(out)

@@ -250,7 +250,7 @@ def starting_model(photos: Photos, seed: int) -> tuple[LisaModel, LisaProcessor]
     source = model_directory(EMBEDDED)
     config = read_config(source)
     config.concepts, config.trained_on = photos.names, []
-    config.recall_names = recall_names(config.concepts)
+    config.recall_names, config.recall_texts = recall_names(config.concepts), 0
     processor = LisaProcessor.from_directory(source, config)
     torch.manual_seed(seed)
     model = LisaModel(config)
