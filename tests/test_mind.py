@@ -371,7 +371,9 @@ def test_photographs_with_questions_are_found_by_their_names(
 ) -> None:
     one = (Asked(("who purrs?",), "cat", absent=False),)
     monkeypatch.setattr(
-        mind, "asked_about", lambda source: {"2.png": one} if source == "coco_union" else {}
+        mind,
+        "asked_about",
+        lambda source, held_out: {"2.png": one} if source == "coco_union" and not held_out else {},
     )
     ((folder, index, about),) = asked_photos(Photos(data))
     assert folder.images[index]["file_name"] == "2.png" and about == one
