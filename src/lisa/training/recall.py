@@ -23,7 +23,6 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lisa.data.asked import asked_about
 from lisa.data.associations import (
     FREELY,
     Pair,
@@ -43,6 +42,7 @@ from lisa.model.processor import LisaProcessor, pad
 from lisa.model.recall import Evidence, Recall
 from lisa.model.vlm import Prefix
 from lisa.training.loop import Task
+from lisa.training.mind import asked_photos
 
 EPOCHS = 12  # and more where there are fewer ...
 MANY_TEXTS = 8000  # ... than these, so that definitions are learnt
@@ -251,16 +251,14 @@ def questions_to_weigh(root: Path, names: Sequence[str], reasoning: bool) -> lis
 def asked_of_photographs(root: Path, place: Mapping[str, int]) -> list[Looked]:
     """What was asked about the photographs that are kept for this."""
     found = []
-    for source, folder in Photos(root).folders.items():
-        about = asked_about(source, held_out=True)
-        for index in (n for n, image in enumerate(folder.images) if image["file_name"] in about):
-            image = Image.fromarray(folder.picture(index)[0])
-            found += [
-                Looked(text, image, place[one.target])
-                for one in about[folder.images[index]["file_name"]]
-                for text in one.texts
-                if one.target in place and not one.absent
-            ]
+    for folder, index, asked in asked_photos(Photos(root), held_out=True):
+        image = Image.fromarray(folder.picture(index)[0])
+        found += [
+            Looked(text, image, place[one.target])
+            for one in asked
+            for text in one.texts
+            if one.target in place and not one.absent
+        ]
     return found
 
 
