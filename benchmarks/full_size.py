@@ -27,13 +27,13 @@ import typer
 from torch import nn
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
-from lisa.image import write_atomically
-from lisa.model.build import empty_model, pick_device
+from lisa.checkpoints.directory import empty_model, pick_device
+from lisa.checkpoints.precision import Precision, bitsandbytes_config, kept_layers
+from lisa.files import write_atomically
+from lisa.model.chat_templates import IMAGE_TOKEN_ID
 from lisa.model.config import LisaConfig
-from lisa.model.conversation import IMAGE_TOKEN_ID
 from lisa.model.interfaces import Pictures
 from lisa.model.lisa import LisaModel
-from lisa.model.precision import Precision, bitsandbytes_config, kept_layers
 
 PACKAGES = ("torch", "transformers", "bitsandbytes", "lisa-seg")
 RUNS = 3

@@ -9,14 +9,14 @@ import pytest
 
 if TYPE_CHECKING:  # the tests that need no model do not wait for torch
     from lisa.model.lisa import LisaModel
-    from lisa.model.processor import LisaProcessor
+    from lisa.nano.model.processor import LisaProcessor
     from lisa.predict import Segmenter
 
 
 @pytest.fixture(scope="session")
 def tiny_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete model directory; tests that change it copy it first."""
-    from lively_model import chat_tokenizer, lively_model, save_directory, tiny_config
+    from helpers.lively_model import chat_tokenizer, lively_model, save_directory, tiny_config
 
     out = tmp_path_factory.mktemp("models") / "tiny"
     tokenizer = chat_tokenizer()
@@ -27,7 +27,7 @@ def tiny_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny(tiny_directory: Path) -> tuple[LisaModel, LisaProcessor]:
     """The model in `tiny_directory`, loaded as users load it; tests leave it as it is."""
-    from lisa.model.build import build
+    from lisa.checkpoints.directory import build
 
     return build(tiny_directory, "cpu")
 

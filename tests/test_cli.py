@@ -22,11 +22,13 @@ import pytest
 from pycocotools import mask as coco_mask
 
 import lisa
-from commands import parse
-from lisa import cli, nano_page, predict
+from helpers.commands import parse
+from lisa import cli, predict
 from lisa.image import load_image
-from lisa.training import calibrate, dry_run, finetune
-from lisa.training import nano as recipe
+from lisa.nano.evaluation import page
+from lisa.nano.training import calibration
+from lisa.nano.training import recipe as recipe
+from lisa.training import dry_run, finetune
 from lisa.training.launch import config_path
 
 KEYS = ["image", "question", "answer", "model", "masks", "timings"]
@@ -663,7 +665,7 @@ def test_train_calibrate_prints_what_it_found(run: Run, monkeypatch: pytest.Monk
         asked.append(parts)
         return {"score_scale": 0.5, "error_after": 0.0312345}
 
-    monkeypatch.setattr(calibrate, "calibrate_directory", fake)
+    monkeypatch.setattr(calibration, "calibrate_directory", fake)
     outcome = run("train", "calibrate", "--data", "photos", "--model", "runs/a/model")
     assert outcome == Outcome(0, "score_scale   0.5\nerror_after   0.03123\n", "")
     assert asked == [(Path("runs/a/model"), Path("photos"), None)]
@@ -673,7 +675,7 @@ def test_report_nano_passes_on_what_was_typed(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(nano_page, "write_page", lambda *parts: asked.append(parts) or parts[2])
+    monkeypatch.setattr(page, "write_page", lambda *parts: asked.append(parts) or parts[2])
     out = tmp_path / "nano.md"
     options = ["--data", "d", "--model", "release=nano", "--model", "b=runs/a=b", "--limit", "3"]
     options += ["--brief"]
@@ -738,7 +740,7 @@ def test_plan_names_what_it_cannot_plan(run: Run, tmp_path: Path) -> None:
 @pytest.fixture
 def official(tmp_path: Path) -> Path:
     """A tiny official LISA, its tower beside it."""
-    from official_checkpoint import write_lisa
+    from helpers.official_checkpoint import write_lisa
 
     (tmp_path / "official").mkdir()
     write_lisa(tmp_path / "official" / "lisa")

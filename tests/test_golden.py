@@ -19,41 +19,52 @@ import PIL.Image
 import pytest
 import torch
 
-from golden_files import GOLDEN, read_arrays, read_json, tolerance
-from golden_model import (  # noqa: F401  (the tests of the whole model, and their fixture)
+from helpers.golden_files import GOLDEN, read_arrays, read_json, tolerance
+from helpers.golden_model import (  # noqa: F401  (the tests of the whole model, and their fixture)
     loaded,
     test_evaluate,
     test_inference,
     test_optimiser_trajectory,
     test_training,
 )
-from golden_training import (  # noqa: F401  (the tests of the training loop)
+from helpers.golden_training import (  # noqa: F401  (the tests of the training loop)
     test_learning_rates,
     test_training_loop,
 )
+from lisa.checkpoints.checkpoint import Checkpoint
+from lisa.checkpoints.convert import convert, lisa_config, model_shapes
+from lisa.checkpoints.directory import build
+from lisa.checkpoints.inspect import load_check
+from lisa.checkpoints.official_names import (
+    LISA_NAMES,
+    STANDARD_CLIP,
+    VISION_TOWER,
+    is_computed,
+    renamed,
+)
+from lisa.checkpoints.transfer import merged
 from lisa.data.reasonseg import Shape, rasterise
-from lisa.evaluate import Task, summarise
+from lisa.evaluation.distributed import Job, work
+from lisa.evaluation.evaluate import summarise
+from lisa.evaluation.metrics import SegmentationMetrics
+from lisa.evaluation.runner import Task
 from lisa.example import Example
-from lisa.metrics import SegmentationMetrics
-from lisa.model.build import build
-from lisa.model.checkpoint import Checkpoint
-from lisa.model.conversation import TEMPLATES, Row, encode_row, mark_image, stack, text_limit
-from lisa.model.convert_official import convert, lisa_config, model_shapes
+from lisa.masks import Mask
+from lisa.model.chat_templates import TEMPLATES, Row, encode_row, mark_image, stack, text_limit
 from lisa.model.geometry import clip_pixels, longest_side_size, restore_masks, sam_pixels
 from lisa.model.interfaces import Batch
-from lisa.model.legacy_tokenizer import LegacyTokenizer
-from lisa.model.load_check import load_check
-from lisa.model.official import LISA_NAMES, STANDARD_CLIP, VISION_TOWER, is_computed, renamed
-from lisa.model.transfer import merged
-from lisa.result import Mask, Result
-from lisa.training.loss import (
+from lisa.model.llama_tokenizer import LegacyTokenizer
+from lisa.result import Result
+from lisa.training.optim import PAPER, merge
+from lisa.training.paper import (
     answer_loss,
+    is_adapted,
+    is_trained,
     official_bce_loss,
     official_dice_loss,
     official_mask_loss,
+    prepare,
 )
-from lisa.training.optim import PAPER, is_adapted, is_trained, merge, prepare
-from lisa.workers import Job, work
 
 pytestmark = pytest.mark.skipif(
     not (GOLDEN / "MANIFEST.json").is_file(),

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
-from golden_files import GOLDEN, read_arrays, read_json
+from helpers.golden_files import GOLDEN, read_arrays, read_json
 from lisa.data.datasets import DATASETS, Drawable, open_dataset
 from lisa.data.prompts import (
     PAPER_EXPLANATION_REQUESTS,
@@ -26,7 +26,7 @@ from lisa.data.prompts import (
     paper_validation_question,
 )
 from lisa.example import MASK_PLACE, Example
-from lisa.model.conversation import TEMPLATES, Template
+from lisa.model.chat_templates import TEMPLATES, Template
 from lisa.training.optim import warmup_decay
 
 pytestmark = pytest.mark.skipif(

@@ -20,7 +20,8 @@ from hypothesis.extra import numpy as arrays
 
 from lisa import image as image_module
 from lisa.errors import ImageError, OutputError
-from lisa.image import MAX_PIXELS, load_image, upright_size, write_atomically
+from lisa.files import write_atomically
+from lisa.image import MAX_PIXELS, load_image, upright_size
 
 UPRIGHT = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 10  # [2, 3, 3], all different
 ORIENTATION = 0x0112

@@ -13,15 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lisa
+from helpers.lively_model import picture
 from lisa import predict
 from lisa.errors import ImageError, LisaError, ModelError, QuestionError
 from lisa.example import MAX_QUESTION_CHARACTERS
+from lisa.masks import Mask
 from lisa.model.interfaces import DecodedMasks, Pictures
 from lisa.model.lisa import LisaModel
-from lisa.model.processor import LisaProcessor
+from lisa.nano.model.processor import LisaProcessor
 from lisa.predict import BATCH_SIZE, REMEMBERED_IMAGES, Segmenter, fingerprint, less_sure
-from lisa.result import Mask, Result
-from lively_model import picture
+from lisa.result import Result
 
 QUESTIONS = ["what is the cat?", "a", "no cup in the umbrella?", "what is assistant?", "the cat?"]
 

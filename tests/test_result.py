@@ -17,11 +17,12 @@ from hypothesis import given, settings
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from helpers.masks import MASKS, RICH, from_drawing, without_holes
+from lisa.draw.overlay import draw_overlay
 from lisa.errors import DataError, LisaError, OutputError
-from lisa.formats import geojson_geometry
-from lisa.overlay import draw_overlay
-from lisa.result import Mask, Result
-from masks import MASKS, RICH, from_drawing, without_holes
+from lisa.export.geojson import geojson_geometry
+from lisa.masks import Mask
+from lisa.result import Result
 
 
 def result(*masks: np.ndarray, phrases: tuple[str, ...] = (), **fields: Any) -> Result:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
         QuestionError,
     )
     from lisa.example import Example
+    from lisa.masks import Mask
     from lisa.predict import Chat, Segmenter, load
-    from lisa.result import Mask, Result
+    from lisa.result import Result
 
 __all__ = [
     "Chat",

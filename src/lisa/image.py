@@ -6,11 +6,10 @@ or not at all. This file knows file formats; it knows no model, mask or question
 resize: the model's geometry belongs to the processor.
 """
 
-import contextlib
+import base64
 import io
 import os
 import threading
-import uuid
 import warnings
 from pathlib import Path
 from typing import BinaryIO
@@ -20,7 +19,8 @@ import PIL.Image
 import PIL.ImageOps
 from PIL import ExifTags
 
-from lisa.errors import ImageError, OutputError
+from lisa.errors import ImageError
+from lisa.files import _one_line
 
 ImageSource = str | os.PathLike[str] | bytes | PIL.Image.Image | np.ndarray
 
@@ -79,44 +79,6 @@ def upright_size(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:
     return image.size[::-1] if turned else image.size
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that the file is either complete or not there at all.
-
-    The bytes go to a temporary file in the same folder, which then takes the final name. An older
-    file stays as it was until that moment, and a symbolic link keeps pointing where it pointed.
-
-    Raises:
-        OutputError: the folder is missing or not writable, the disk is full, or `path` is
-            something other than a regular file. The message names `path`.
-    """
-    try:
-        target = Path(os.path.realpath(path))
-        if target.exists() and not target.is_file():
-            kind = "a folder" if target.is_dir() else "not a regular file"
-            raise OutputError(f"cannot write {str(path)!r}: it is {kind}; expected a file name")
-        _replace(target, data)
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        reason = _one_line(getattr(error, "strerror", None) or error)
-        raise OutputError(
-            f"cannot write {str(path)!r}: {reason}; expected a writable folder with enough space"
-        ) from error
-
-
-def _replace(target: Path, data: bytes) -> None:
-    """Write a temporary file beside the target and rename it; remove it if that fails."""
-    temporary = target.with_name(f".lisa-{uuid.uuid4().hex}.part")
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(target)
-    except BaseException:  # an interruption by the user, too
-        with contextlib.suppress(OSError):  # the folder may be gone: the first error says so
-            temporary.unlink()
-        raise
-
-
 def _label(source: object) -> str:
     """How messages name the source."""
     if isinstance(source, str | os.PathLike):
@@ -135,10 +97,6 @@ def _label(source: object) -> str:
 
 def _unreadable(label: str, reason: str, expected: str = _EXPECTED) -> ImageError:
     return ImageError(f"cannot read image {label}: {reason}; {expected}")
-
-
-def _one_line(reason: object) -> str:
-    return " ".join(str(reason).split()) or type(reason).__name__
 
 
 def _open_stream(source: str | os.PathLike[str] | bytes, label: str) -> BinaryIO:
@@ -269,3 +227,15 @@ def _to_uint8(values: np.ndarray, label: str) -> np.ndarray:
     if not 0.0 <= low <= high <= 1.0:  # also false for NaN
         raise _unreadable(label, f"values {low:g} to {high:g}", _EXPECTED_ARRAY)
     return (values * 255.0 + 0.5).astype(np.uint8)
+
+
+def image_bytes(image: PIL.Image.Image, format_name: str) -> bytes:
+    """The picture as a file of the format "PNG" (lossless) or "JPEG"."""
+    stream = io.BytesIO()
+    image.save(stream, format_name, quality=95)  # quality: of JPEG; PNG is lossless and ignores it
+    return stream.getvalue()
+
+
+def base64_image(image: PIL.Image.Image, format_name: str) -> str:
+    """The same file as text."""
+    return base64.b64encode(image_bytes(image, format_name)).decode("ascii")

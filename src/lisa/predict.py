@@ -24,19 +24,21 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from lisa.checkpoints.directory import EMBEDDED, Processor, build
+from lisa.checkpoints.precision import DeviceMap, Precision
 from lisa.data.prompts import present_answer
 from lisa.errors import LisaError, QuestionError
 from lisa.example import check_question
 from lisa.image import ImageSource, load_image
-from lisa.model.build import EMBEDDED, Processor, build
+from lisa.masks import Mask
 from lisa.model.config import SEG_TOKEN
-from lisa.model.evidence import collect, gains, glimpse
 from lisa.model.interfaces import DecodedMasks, Generated
 from lisa.model.lisa import EncodedImages, LisaModel
-from lisa.model.nano import ImageFeatures
-from lisa.model.precision import DeviceMap, Precision
-from lisa.model.processor import LisaProcessor, both_views, closer_box, main_pieces
-from lisa.result import Mask, Result
+from lisa.nano.model.candidates import collect, gains, glimpse
+from lisa.nano.model.decoder import ImageFeatures
+from lisa.nano.model.processor import LisaProcessor
+from lisa.nano.model.zoom import both_views, closer_box, main_pieces
+from lisa.result import Result
 
 REMEMBERED_IMAGES = 4
 BATCH_SIZE = 8  # questions side by side

@@ -5,83 +5,27 @@ documents that annotation tools read. This file knows what those documents hold;
 no tokens and no data set.
 """
 
-import functools
 import math
-import numbers
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 import PIL.Image
 
+from lisa.draw.overlay import draw_overlay
 from lisa.errors import DataError, LisaError, OutputError
-from lisa.formats import (
-    base64_image,
-    coco_polygons,
-    geojson_geometry,
-    grey,
-    image_bytes,
-    json_bytes,
-    run_lengths,
-)
-from lisa.image import write_atomically
-from lisa.overlay import draw_overlay
+from lisa.files import json_bytes, write_atomically
+from lisa.image import base64_image, image_bytes
+from lisa.masks import coco_polygons, grey
 
 if TYPE_CHECKING:
     import supervision
-
-UNNAMED = "object"  # the label of a mask without a phrase in formats that demand one
-LABELME_VERSION = "5.5.0"
-
-Box = tuple[int, int, int, int]  # x, y, width, height in pixels
-
-
-@dataclass(frozen=True, eq=False)
-class Mask:
-    """One thing the answer points at.
-
-    Attributes:
-        mask: bool [H, W], True on the thing.
-        phrase: what the answer calls it; may be "".
-        score: the model's own estimate of the mask's IoU, in [0, 1].
-
-    Raises:
-        DataError: a field does not have the form above.
-    """
-
-    mask: np.ndarray = field(repr=False)
-    phrase: str
-    score: float
-
-    def __post_init__(self) -> None:
-        _expect_type("mask", self.mask, np.ndarray)
-        if self.mask.dtype != np.bool_ or self.mask.ndim != 2 or 0 in self.mask.shape:
-            actual = f"{self.mask.dtype} {list(self.mask.shape)}"
-            raise DataError(f"mask: expected bool [H, W] of at least 1x1, got {actual}")
-        _expect_type("phrase", self.phrase, str)
-        if not (_is_number(self.score) and 0.0 <= self.score <= 1.0):
-            raise DataError(f"score: expected a number in [0, 1], got {self.score!r}")
-        object.__setattr__(self, "score", float(self.score))
-
-    @functools.cached_property
-    def area(self) -> int:
-        """Number of pixels."""
-        return int(np.count_nonzero(self.mask))
-
-    @functools.cached_property
-    def bbox(self) -> Box:
-        """(x, y, width, height) in whole pixels, tight around the mask; zeros when it is empty."""
-        x, y, width, height = cv2.boundingRect(self.mask.astype(np.uint8))
-        return (x, y, width, height)
-
-    @functools.cached_property
-    def rle(self) -> dict[str, Any]:
-        """COCO's compressed run lengths: {"size": [H, W], "counts": str}. Lossless."""
-        return run_lengths(self.mask)
+from lisa.export.geojson import _geojson_feature
+from lisa.export.labelme import LABELME_VERSION, _is_jpeg, _labelme_shape
+from lisa.masks import UNNAMED, Mask, _expect_type, _is_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,45 +260,7 @@ class Result:
 # Checks
 
 
-def _expect_type(field_name: str, value: object, expected: type) -> None:
-    if not isinstance(value, expected):
-        actual = type(value).__name__
-        raise DataError(f"{field_name}: expected {expected.__name__}, got {actual}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
 # Documents
-
-
-def _geojson_feature(mask: Mask) -> dict[str, Any]:
-    x, y, width, height = mask.bbox
-    return {
-        "type": "Feature",
-        "bbox": [x, y, x + width, y + height],
-        "geometry": geojson_geometry(mask.mask),
-        "properties": {"phrase": mask.phrase, "score": mask.score, "area": mask.area},
-    }
-
-
-def _labelme_shape(mask: Mask, question: str) -> dict[str, Any]:
-    x, y, width, height = mask.bbox
-    return {
-        "label": mask.phrase or UNNAMED,
-        "points": [[x, y], [x + width - 1, y + height - 1]],
-        "group_id": None,
-        "description": question,
-        "shape_type": "mask",
-        "flags": {},
-        "mask": base64_image(grey(mask.mask[y : y + height, x : x + width], 1), "PNG"),
-        "score": mask.score,
-    }
-
-
-def _is_jpeg(name: str) -> bool:
-    return name.lower().endswith((".jpg", ".jpeg"))
 
 
 # Longer endings first: the first that fits is taken.

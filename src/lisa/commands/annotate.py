@@ -1,7 +1,7 @@
 """`lisa data annotate`: a person writes questions, another one checks them.
 
 This file knows what is shown and what is typed, at a terminal or line by line from a file; the
-rules of a good sample stand in `data/benchmark.py`, which is imported only when it is asked for.
+rules of a good sample stand in `annotation/authoring.py`, which is imported only when it is asked for.
 """
 
 import json
@@ -17,7 +17,7 @@ from lisa.commands.options import FormatOption, ImagesOption, SkipBadOption
 from lisa.errors import DataError, LisaError
 
 if TYPE_CHECKING:
-    from lisa.data.benchmark import Benchmark, Target
+    from lisa.annotation.authoring import Benchmark, Target
 
 SHOWN = "looking.png"
 STOP, SKIP, YES, NO = "q", "s", "y", "n"
@@ -74,7 +74,7 @@ def annotate(
       lisa data annotate --out set --check --by Bob
       lisa data annotate --out set --finish
     """
-    from lisa.data.benchmark import TARGETS, Benchmark
+    from lisa.annotation.authoring import TARGETS, Benchmark
 
     if source is not None and not (out / TARGETS).is_file():
         begin(source, out, format_name, images, skip_bad)
@@ -91,8 +91,8 @@ def annotate(
 
 def begin(source: Path, out: Path, format_name: Any, images: Path | None, skip_bad: bool) -> None:
     """Pick the targets."""
-    from lisa.data.annotations.source import Source
-    from lisa.data.benchmark import start
+    from lisa.annotation.authoring import start
+    from lisa.annotation.formats.source import Source
 
     named = format_name.value if format_name else None
     for message in start(Source(source, images), out, named, skip_bad):
@@ -137,7 +137,7 @@ def scripted(path: Path) -> Iterator[Line]:
 
 def write_all(benchmark: "Benchmark", by: str, typed: Iterator[Line] | None) -> None:
     """Ask for a question about each target that has none."""
-    from lisa.data.benchmark import check_person
+    from lisa.annotation.authoring import check_person
 
     check_person(by)
     todo = benchmark.to_write()
@@ -152,7 +152,7 @@ def write_one(
     benchmark: "Benchmark", target: "Target", by: str, typed: Iterator[Line] | None
 ) -> bool:
     """One decision; False: the person stops."""
-    from lisa.data.benchmark import Decision
+    from lisa.annotation.authoring import Decision
 
     if typed is not None:
         line = next(typed, None)
@@ -185,17 +185,17 @@ def write_one(
 
 def kinds() -> tuple[str, ...]:
     """The kinds of questions that are offered."""
-    from lisa.data.benchmark import KINDS
+    from lisa.annotation.authoring import KINDS
 
     return KINDS
 
 
 def show(benchmark: "Benchmark", target: "Target", place: str, why: str = "") -> None:
     """Draw the target on its picture, into a file that a viewer may keep open."""
-    from lisa.data.coco_masks import decode_rle
-    from lisa.formats import image_bytes
-    from lisa.image import load_image, write_atomically
-    from lisa.overlay import draw_overlay
+    from lisa.draw.overlay import draw_overlay
+    from lisa.files import write_atomically
+    from lisa.image import image_bytes, load_image
+    from lisa.masks import decode_rle
 
     path = benchmark.root / "images" / target.image
     drawn = draw_overlay(load_image(path), [decode_rle(target.mask)], [""])
@@ -211,7 +211,7 @@ def show(benchmark: "Benchmark", target: "Target", place: str, why: str = "") ->
 
 def check_all(benchmark: "Benchmark", by: str, typed: Iterator[Line] | None) -> None:
     """Ask for a verdict on each question of others."""
-    from lisa.data.benchmark import Verdict, check_person
+    from lisa.annotation.authoring import Verdict, check_person
 
     check_person(by)
     todo = benchmark.to_check(by)
@@ -258,7 +258,7 @@ def asked_verdict() -> tuple[bool | None, str] | None:
 
 def tell_finished(benchmark: "Benchmark", split: str, seed: int) -> None:
     """Write the set, and say what is in it and what is not."""
-    from lisa.data.benchmark import REJECTED, SPLITS
+    from lisa.annotation.authoring import REJECTED, SPLITS
 
     finished = benchmark.finish(dict(zip(SPLITS, shares_of(split), strict=True)), seed)
     for one in finished.rejected:

@@ -15,7 +15,7 @@ from lisa.commands.options import print_table
 from lisa.errors import ModelError
 
 if TYPE_CHECKING:
-    from lisa.model.convert_official import Part
+    from lisa.checkpoints.convert import Part
 
 
 class CheckpointKind(StrEnum):
@@ -73,7 +73,7 @@ def plan_memory(
       lisa plan LISA-7B-v1
       lisa plan --vlm Qwen3-VL-4B-Instruct --decoder sam2.1-hiera-large --json
     """
-    from lisa.model.plan import plan
+    from lisa.checkpoints.plan import plan
 
     planned = plan(model, vlm=vlm, decoder=decoder, tokens=tokens)
     typer.echo(json.dumps(planned.to_dict()) if as_json else str(planned))
@@ -138,8 +138,8 @@ def convert_checkpoint(
       lisa convert pytorch_model.bin mine --base LLaVA-7B --vision-tower clip-vit-large-patch14
       lisa convert sam_vit_h_4b8939.pth sam-huge
     """
-    from lisa.model.convert_official import convert
-    from lisa.model.official import Kind
+    from lisa.checkpoints.convert import convert
+    from lisa.checkpoints.official_names import Kind
 
     conversion = convert(
         source,
@@ -183,8 +183,8 @@ def check_checkpoint(
       lisa load-check nano
       lisa load-check LISA-7B-v1 --json
     """
-    from lisa.model.build import EMBEDDED, model_directory
-    from lisa.model.load_check import load_check
+    from lisa.checkpoints.directory import EMBEDDED, model_directory
+    from lisa.checkpoints.inspect import load_check
 
     found = load_check(model_directory(path) if path == EMBEDDED else Path(path))
     typer.echo(json.dumps(found.to_dict()) if as_json else str(found))

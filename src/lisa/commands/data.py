@@ -21,9 +21,9 @@ from lisa.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from lisa.data.check import Report
-    from lisa.data.importing import Imported
-    from lisa.data.statistics import Spread, Statistics
+    from lisa.annotation.check import Report
+    from lisa.annotation.importing import Imported
+    from lisa.annotation.statistics import Spread, Statistics
 
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 LISTED = 10  # lines of one kind that are printed one by one
@@ -77,11 +77,11 @@ def check(
     from rich.console import Console
     from rich.progress import track
 
-    from lisa.data.check import check_data
-    from lisa.data.sheet import contact_sheet
+    from lisa.annotation.check import check_data
+    from lisa.draw.sheet import contact_sheet
     from lisa.errors import DataError
-    from lisa.formats import image_bytes
-    from lisa.image import write_atomically
+    from lisa.files import write_atomically
+    from lisa.image import image_bytes
 
     if sheet is not None:
         require_folder(sheet)
@@ -189,8 +189,8 @@ def import_own(
       lisa data import annotations/instances_val2017.json --images val2017 --out mydata
       lisa data import export/ --format yolo-seg --out mydata --split 0.9 --skip-bad
     """
-    from lisa.data.annotations.source import Source
-    from lisa.data.importing import import_data
+    from lisa.annotation.formats.source import Source
+    from lisa.annotation.importing import import_data
 
     imported = import_data(
         Source(source, images, name),
@@ -258,8 +258,8 @@ def stats(
       lisa data stats ReasonSeg --split val --json
       lisa data stats data --dataset refcoco --split testA
     """
+    from lisa.annotation.statistics import count
     from lisa.data.datasets import DATASETS, open_dataset
-    from lisa.data.statistics import count
     from lisa.errors import DataError
 
     names = [dataset] if dataset else [name for name in DATASETS if DATASETS[name].find(folder)]

@@ -26,10 +26,10 @@ from lisa.commands.options import (
 from lisa.errors import DataError, LisaError
 
 if TYPE_CHECKING:
-    from lisa.evaluate import AsksQuestions, Task
+    from lisa.evaluation.distributed import Outcome
+    from lisa.evaluation.journal import Journal
+    from lisa.evaluation.runner import AsksQuestions, Task
     from lisa.example import Example
-    from lisa.journal import Journal
-    from lisa.workers import Outcome
 
 
 class Protocol(StrEnum):
@@ -198,8 +198,8 @@ def evaluate(
     if resume and json_file is None:
         raise LisaError("--resume without --json FILE; expected the file of the run to go on with")
     precision = {"dtype": dtype, "device_map": device_map, "quantize": quantize}
-    from lisa import workers
-    from lisa.evaluate import PROTOCOLS
+    from lisa.evaluation import distributed
+    from lisa.evaluation.runner import PROTOCOLS
 
     protocols = tuple(PROTOCOLS) if protocol is Protocol.both else (protocol.value,)
     open_examples = partial(_open_examples, dataset, root, split, skip_bad)
@@ -213,14 +213,14 @@ def evaluate(
             "seen, or --allow-contaminated"
         )
     journal = _journal(json_file, model, task, root, split, precision)
-    job = workers.Job(
+    job = distributed.Job(
         open_segmenter=partial(_open_segmenter, model, device_or_none(device), precision),
         open_task=open_task if processes > 1 else lambda: task,
         journal=journal,
         resume=resume,
         progress=True,
     )
-    outcome = workers.run(job, processes)
+    outcome = distributed.run(job, processes)
     if outcome is None:  # the first of the launched processes has it
         return
     _report(task, outcome, contaminated, json_file, html_file, per_sample)
@@ -244,7 +244,7 @@ def _open_task(
     shuffle: int | None,
     paper_wording: bool,
 ) -> "Task":
-    from lisa.evaluate import Task
+    from lisa.evaluation.runner import Task
 
     return Task(open_examples(), protocols, shuffle, paper_wording)
 
@@ -273,8 +273,8 @@ def _open_segmenter(
 
 def _seen(model: str, task: "Task", dataset: str, split: str | None, root: Path) -> str | None:
     """The source of the weights that holds what is to be measured."""
-    from lisa.contamination import seen
-    from lisa.model.build import model_directory, read_config
+    from lisa.checkpoints.directory import model_directory, read_config
+    from lisa.evaluation.contamination import seen
 
     sources = read_config(model_directory(model)).trained_on
     names = (dataset, getattr(task.dataset, "name", dataset))
@@ -293,8 +293,8 @@ def _journal(
     """Where the run is kept while it goes on: beside its scores."""
     if json_file is None:
         return None
-    from lisa.journal import Journal
-    from lisa.model.build import model_directory
+    from lisa.checkpoints.directory import model_directory
+    from lisa.evaluation.journal import Journal
 
     files = sorted(path for path in model_directory(model).iterdir() if path.is_file())
     header = {
@@ -319,9 +319,9 @@ def _report(
     html_file: Path | None,
     per_sample: bool,
 ) -> None:
-    from lisa.eval_page import page
-    from lisa.evaluate import report_dict, report_text, summarise
-    from lisa.image import write_atomically
+    from lisa.evaluation.evaluate import report_dict, report_text, summarise
+    from lisa.evaluation.page import page
+    from lisa.files import write_atomically
 
     evaluations = [
         summarise(
@@ -342,7 +342,7 @@ def _report(
 
 
 def _compare(first: Path, second: Path, json_file: Path | None) -> None:
-    from lisa.compare import compare_files
+    from lisa.evaluation.compare import compare_files
 
     comparisons = compare_files(first, second)
     if json_file is not None:
@@ -351,6 +351,6 @@ def _compare(first: Path, second: Path, json_file: Path | None) -> None:
 
 
 def _write_json(values: "dict[str, Any] | Sequence[dict[str, Any]]", path: Path) -> None:
-    from lisa.image import write_atomically
+    from lisa.files import write_atomically
 
     write_atomically(path, f"{json.dumps(values, indent=2)}\n".encode())

@@ -84,7 +84,7 @@ def report_nano(
       lisa report nano --data data --model release=runs/nano/model \
         --model zero-shot=runs/zero-shot/model --model ft239=runs/ft239/model --out docs/nano.md
     """
-    from lisa.nano_page import write_page
+    from lisa.nano.evaluation.page import write_page
 
     require_folder(out)
     models = dict(_named_model(text) for text in model)

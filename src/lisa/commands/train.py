@@ -230,7 +230,7 @@ def nano(
       lisa train nano --data data --out runs/trial --steps-scale 0.01 --device cpu
       tensorboard --logdir runs/nano
     """
-    from lisa.training import nano as recipe
+    from lisa.nano.training import recipe as recipe
 
     recipe.train(
         data=data,
@@ -266,7 +266,7 @@ def calibrate(
     [b]Examples[/b]
       lisa train calibrate --data data --model runs/nano/model
     """
-    from lisa.training.calibrate import calibrate_directory
+    from lisa.nano.training.calibration import calibrate_directory
 
     found = calibrate_directory(model, data, device_or_none(device))
     for name, value in found.items():

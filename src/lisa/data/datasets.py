@@ -18,8 +18,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from lisa.data.instances import paco_lvis, pascal_part
-from lisa.data.multi import (
+from lisa.data.image_dataset import PictureSet, WithoutBad
+from lisa.data.multi_target import (
     MUSE_FOLDERS,
     MUSE_SPLITS,
     PLUS_FILES,
@@ -28,7 +28,7 @@ from lisa.data.multi import (
     Muse,
 )
 from lisa.data.own import OwnData, own_splits
-from lisa.data.pictures import PictureSet, WithoutBad
+from lisa.data.parts import paco_lvis, pascal_part
 from lisa.data.reasonseg import ReasonSeg, reasonseg_splits
 from lisa.data.refer import (
     GREFCOCO,

@@ -21,15 +21,22 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lisa.data.coco_masks import decode_rle
-from lisa.data.marked import MarkedPicture, RunLengths, Thing, Written
-from lisa.data.photos import Region, Scene
-from lisa.data.pictures import QUESTIONS, PictureSet, check_exists
+from lisa.data.annotated import MarkedPicture, RunLengths, Thing, Written
+from lisa.data.image_dataset import QUESTIONS, PictureSet, check_exists
 from lisa.data.prompts import absent_answer, present_answer
 from lisa.data.records import BadRecords, field, read_json
-from lisa.data.tasks import Target, named_example, pick, referring_targets, semantic_targets
+from lisa.data.regions import (
+    Region,
+    Scene,
+    Target,
+    named_example,
+    pick,
+    referring_targets,
+    semantic_targets,
+)
 from lisa.errors import DataError
 from lisa.example import Example
+from lisa.masks import decode_rle
 
 FORMAT, VERSION = "lisa-own-data", 1
 SETTINGS = "lisa.json"

@@ -6,9 +6,7 @@ mask stands; in the others the processor adds it. Text only: this file knows no 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from importlib import resources
 
 import numpy as np
 
@@ -25,27 +23,6 @@ NAME_QUESTIONS = (
     "the {}",
     "{}",
     "Is there a {} here? Please mark it.",
-)
-DESCRIBED_QUESTIONS = (
-    "Segment the {}.",
-    "Which one is the {}?",
-    "Show me the {}.",
-    "Find the {}, please.",
-    "Point at the {}.",
-    "the {}",
-)
-DEFINED_QUESTIONS = ("{}", "Find this: {}.", "Which one is meant: {}?")  # with a definition
-NAMING_QUESTIONS = {
-    "left": ("What is on the left?", "What do you see on the left side?"),
-    "right": ("What is on the right?", "What do you see on the right side?"),
-    "top": ("What is at the top?",),
-    "bottom": ("What is at the bottom?",),
-    "middle": ("What is in the middle?", "What is the main thing here?"),
-}
-LISTING_QUESTIONS = (
-    "What is in this picture?",
-    "What can you see?",
-    "Name the things in this picture.",
 )
 PAPER_PHRASE_QUESTIONS = (
     "Can you segment the {} in this image?",
@@ -81,11 +58,6 @@ def name_question(phrase: str, random: np.random.Generator) -> str:
     return choose(NAME_QUESTIONS, random).format(phrase)
 
 
-def described_question(text: str, random: np.random.Generator) -> str:
-    """A question that tells its target from others: "cup to the left of the plate"."""
-    return choose(DESCRIBED_QUESTIONS, random).format(text)
-
-
 def present_answer(phrase: str) -> str:
     """The answer about something that is there."""
     return f"The {phrase}."
@@ -94,26 +66,6 @@ def present_answer(phrase: str) -> str:
 def absent_answer(phrase: str) -> str:
     """The answer about something that is not there."""
     return f"There is no {phrase} in this picture."
-
-
-def listing_answer(names: Sequence[str]) -> str:
-    """An answer that names several things and points at none."""
-    things = [with_article(name) for name in names]
-    words = listed(things)
-    return words[0].upper() + words[1:] + "."
-
-
-def with_article(name: str) -> str:
-    """ "an apple", "a cup", "socks": by the look of the word."""
-    if name.endswith("s") and not name.endswith("ss"):
-        return name
-    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
-
-
-def other_words() -> dict[str, tuple[str, ...]]:
-    """What else the things of a name are called: kinds of them, and plainer or finer words."""
-    text = resources.files("lisa.data").joinpath("kinds.json").read_text(encoding="utf-8")
-    return {name: tuple(words) for name, words in json.loads(text).items()}
 
 
 # The paper's own words (arXiv 2308.00692), which its checkpoints were trained on.

@@ -21,8 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lisa.data.coco_masks import FARTHEST_PIXEL
-from lisa.data.pictures import PictureSet, drawn
+from lisa.data.image_dataset import PictureSet, drawn
 from lisa.data.prompts import (
     absent_answer,
     paper_answer,
@@ -32,6 +31,7 @@ from lisa.data.prompts import (
 from lisa.data.records import BadRecords, field, read_list
 from lisa.errors import DataError, QuestionError
 from lisa.example import Example, check_question
+from lisa.masks import FARTHEST_PIXEL
 
 TARGET = 1
 IGNORE = 255

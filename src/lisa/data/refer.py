@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from lisa.data.coco_masks import check_segmentation, decode_segmentation
+from lisa.data.image_dataset import PictureSet, check_exists, check_size, drawn, folder_of
 from lisa.data.pickles import read_pickle
-from lisa.data.pictures import PictureSet, check_exists, check_size, drawn, folder_of
 from lisa.data.prompts import absent_answer, paper_answer, paper_question
 from lisa.data.records import BadRecords, field, read_json
 from lisa.errors import DataError
 from lisa.example import Example, check_question
+from lisa.masks import check_segmentation, decode_segmentation
 
 COCO_PHOTOS = "images/mscoco/images/train2014"
 CLEF_PHOTOS = "images/saiapr_tc-12"

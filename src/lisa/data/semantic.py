@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from lisa.data.pictures import PictureSet, check_exists, check_size, drawn, folder_of
+from lisa.data.image_dataset import PictureSet, check_exists, check_size, drawn, folder_of
 from lisa.data.prompts import paper_answer, paper_question
 from lisa.data.records import BadRecords, field, read_json
 from lisa.errors import DataError

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lisa.data.pictures import PictureSet, check_exists, folder_of
+from lisa.data.image_dataset import PictureSet, check_exists, folder_of
 from lisa.data.records import BadRecords, field, read_list
 from lisa.errors import DataError
 from lisa.example import Example, check_question

@@ -7,13 +7,15 @@ colour) beside it. This file knows pixels and sizes; it refuses to know models a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+BAND_PIXELS = 2**22  # of a full-size mask that are computed at once
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of values in [0, 1]
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -83,3 +85,37 @@ def restore_masks(
     square = F.interpolate(low_res_masks[:, None].float(), (side, side), mode="bilinear")
     inside = square[..., : resized[0], : resized[1]]
     return F.interpolate(inside, original, mode="bilinear")[:, 0]
+
+
+def stretch_above(logits: Tensor, full: np.ndarray, threshold: float) -> None:
+    """Stretch ``logits`` [h, w] to the shape of ``full`` [H, W]; write where they are above.
+
+    The same places as ``interpolate(mode="bilinear", align_corners=False)``, one band of rows after
+    the other, so that only ``full`` is as large as the picture. W must not be longer than H.
+    """
+    height, width = full.shape
+    left, right, share = neighbours(range(width), width, logits.shape[1])
+    columns = torch.lerp(logits[:, left], logits[:, right], share)  # [h, W]
+    for rows in bands(height, max(1, BAND_PIXELS // width)):
+        above, below, share = neighbours(rows, height, logits.shape[0])
+        band = torch.lerp(columns[above], columns[below], share[:, None])  # [rows, W]
+        full[rows.start : rows.stop] = (band > threshold).numpy()
+
+
+def neighbours(targets: range, length: int, source_length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Where pixels ``targets`` of a line of ``length`` fall on one of ``source_length``.
+
+    Returns:
+        For each the pixel before, the pixel after, and how far (0 to 1) it is on the way to that.
+    """
+    centres = torch.arange(targets.start, targets.stop, dtype=torch.float64) + 0.5
+    places = (centres * source_length / length - 0.5).clamp(0, source_length - 1)
+    before = places.floor().long()
+    after = (before + 1).clamp(max=source_length - 1)
+    return before, after, (places - before).float()
+
+
+def bands(length: int, size: int) -> Iterator[range]:
+    """0 to ``length`` in steps of ``size``."""
+    for start in range(0, length, size):
+        yield range(start, min(start + size, length))

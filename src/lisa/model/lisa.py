@@ -14,11 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from lisa.model.config import OFFICIAL, LisaConfig
-from lisa.model.decoder_sam import SamDecoder
-from lisa.model.head import EmbeddingAsMask, pick_seg_hidden
 from lisa.model.interfaces import (
     IGNORE_LABEL,
     Batch,
@@ -28,9 +27,10 @@ from lisa.model.interfaces import (
     Output,
     Pictures,
 )
-from lisa.model.nano import NanoDecoder
-from lisa.model.vlm import NanoVlm
-from lisa.model.vlm_hf import HfVlm
+from lisa.model.mask_decoder import SamDecoder
+from lisa.model.vlm import HfVlm
+from lisa.nano.model.decoder import NanoDecoder
+from lisa.nano.model.vlm import NanoVlm
 
 # One matrix under two names, where the configuration says so: the copy and its source.
 TIED_WEIGHTS = {"vlm.language.lm_head.weight": "vlm.language.model.embed_tokens.weight"}
@@ -245,3 +245,37 @@ def split_masks(masks: DecodedMasks, counts: list[int]) -> list[DecodedMasks]:
     """Masks of all prompts -> masks of each answer."""
     parts = (getattr(masks, part.name).split(counts) for part in fields(masks))
     return [DecodedMasks(*row) for row in zip(*parts, strict=True)]
+
+
+class EmbeddingAsMask(nn.Module):
+    """Hidden states [.., H] -> prompts [.., P]: linear, ReLU, linear (LISA §3.2, "MLP")."""
+
+    def __init__(self, hidden_size: int, prompt_size: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(hidden_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, prompt_size)
+        )
+
+    def forward(self, seg_hidden: Tensor) -> Tensor:
+        return self.layers(seg_hidden)
+
+
+def predicts_seg(input_ids: Tensor, seg_token_id: int) -> Tensor:
+    """True [B, T] where the *next* token is ``[SEG]``: the hidden state there is its embedding."""
+    following = F.pad(input_ids[:, 1:], (0, 1), value=-1)
+    return following == seg_token_id
+
+
+def pick_seg_hidden(hidden: Tensor, input_ids: Tensor, seg_token_id: int) -> tuple[Tensor, Tensor]:
+    """Hidden states that predict ``[SEG]``, row by row and left to right, and where they come from.
+
+    Args:
+        hidden: [B, T, H].
+        input_ids: [B, T].
+        seg_token_id: id of ``[SEG]``.
+
+    Returns:
+        Hidden states [M, H] and the row [M] of each.
+    """
+    where = predicts_seg(input_ids, seg_token_id)
+    return hidden[where], where.nonzero()[:, 0]

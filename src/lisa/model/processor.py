@@ -1,477 +1,327 @@
-"""Between meaning and tensors, in both directions: ``Example`` -> ``Batch``, answers -> ``Result``.
+"""``LisaProcessor``'s counterpart for models of full size: meaning to tensors, and back.
 
-All image geometry is here: a picture is stretched to the model's square (as SAM 2 does), a mask is
-stretched back to the picture's own size. All text layout is here too: what a person writes is text,
-whatever it looks like; only this file writes control tokens. It refuses to know the model's parts,
-the data sets, and where a picture came from.
+A picture is prepared twice, for the vision tower and for the mask decoder, each in the way that it
+was trained with; a mask goes back to the picture's own size. What a family needs is in its row of
+``vlm.FAMILIES`` and ``mask_decoder.FAMILIES``. This file refuses to know weights and strings.
 """
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
+import transformers
 from PIL import Image
-from tokenizers import AddedToken, Tokenizer
 from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoImageProcessor, PreTrainedTokenizerFast
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 
 from lisa.errors import ModelError
 from lisa.example import Example
-from lisa.model.config import SEG_TOKEN, TEACHER_FORCED_ANSWER, LisaConfig
+from lisa.masks import Mask
+from lisa.model import mask_decoder, vlm
+from lisa.model.answers import group_by_image, is_present, phrases, spoken_answer, spoken_words
+from lisa.model.chat_templates import IMAGE_TOKEN_ID, TEMPLATES, Row, text_limit
+from lisa.model.config import OFFICIAL, SEG_TOKEN, LisaConfig
+from lisa.model.geometry import clip_pixels, longest_side_size, restore_masks, sam_pixels
 from lisa.model.interfaces import (
     IGNORE_LABEL,
     PADDING_SEGMENT,
+    PICTURE_SEGMENT,
     Batch,
-    DecodedMasks,
     Generated,
+    Output,
     Pictures,
 )
-from lisa.result import Mask
+from lisa.model.llama_tokenizer import LegacyTokenizer
+from lisa.model.text_processor import ChatVoice, LegacyVoice, Voice
 
-START_OF_TURN = "<|im_start|>"
-END_OF_ANSWER = "<|im_end|>"
-BEFORE_PICTURE = f"{START_OF_TURN}user\n"
-AFTER_PICTURE = "\n"
-BEFORE_ANSWER = f"{END_OF_ANSWER}\n{START_OF_TURN}assistant\n"
-LOW_RES_STRIDE = 4
-PIECE_SHARE = 0.5  # of the largest piece of a mask has a piece that belongs to one thing
-CLOSER_MARGIN, CLOSER_LEAST, CLOSER_MOST = 0.3, 0.3, 0.6
-Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
-BAND_PIXELS = 2**22  # of a full-size mask that are computed at once
+MAX_NEW_TOKENS = 512  # as the official chat.py has it
+IMAGE_FILE = "preprocessor_config.json"
+Size = tuple[int, int]  # height, width
 
 
-RECALL_TOKENS = 64  # of a question that is read by itself
-
-
-class LisaProcessor:
-    """Encodes examples for, and decodes answers of, a model of the given configuration.
+class FullSizeProcessor:
+    """Encodes examples for, and decodes answers of, a model of full size.
 
     Args:
-        tokenizer: of the language model, with ``[SEG]`` as one token of id ``config.seg_token_id``.
-            From here on it reads control markers in running text as text.
+        voice: writes and reads its text.
+        image_processor: of ``transformers``, for the vision tower; None: the central square, as
+            CLIP takes it.
         config: of the model.
-
-    Raises:
-        ModelError: ``[SEG]`` is not exactly that one id, the chat markers are not there, or text
-            can be mistaken for them.
     """
 
-    looks_closer = True
-    max_new_tokens = 48
+    looks_closer = False
+    max_new_tokens = MAX_NEW_TOKENS
 
-    def __init__(self, tokenizer: Tokenizer, config: LisaConfig) -> None:
-        self.tokenizer = tokenizer
-        self.config = config
-        check_seg_token(tokenizer, config.seg_token_id)
-        tokenizer.encode_special_tokens = True
-        self.control_ids = {
-            marker: marker_id(tokenizer, marker) for marker in (START_OF_TURN, END_OF_ANSWER)
-        }
-        self.end_token_id = self.control_ids[END_OF_ANSWER]
-        self._check_text()
+    def __init__(self, voice: Voice, image_processor: Any, config: LisaConfig) -> None:
+        self.voice, self.image_processor, self.config = voice, image_processor, config
+        self.vlm: Any = config.vlm_config()
+        self.language_family = vlm.family_of(self.vlm)
+        self.mask_family = mask_decoder.family_of(config.mask_decoder_config())
+        self.end_token_id = voice.end_token_id
 
     @classmethod
-    def from_directory(cls, directory: Path, config: LisaConfig) -> LisaProcessor:
-        """Read ``tokenizer.json`` of a model directory.
+    def from_directory(cls, directory: Path, config: LisaConfig) -> FullSizeProcessor:
+        """Read tokenizer and image processor of a model directory.
 
         Raises:
-            ModelError: it cannot be read, or does not fit ``config``; the message names the file.
+            ModelError: one cannot be read, or does not fit ``config``.
         """
-        path = directory / "tokenizer.json"
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises bare Exception
-            reason = " ".join(str(error).split())
-            raise ModelError(
-                f"cannot read '{path}': {reason}; expected a tokenizer file"
-            ) from error
-        try:
-            return cls(tokenizer, config)
-        except ModelError as error:
-            raise ModelError(f"cannot use '{path}': {error}") from error
+        voice = read_voice(directory, config)
+        return cls(voice, read_image_processor(directory, config), config)
+
+    def save(self, directory: Path) -> None:
+        """Write what ``from_directory`` reads."""
+        self.voice.save(directory)
+        if self.image_processor is not None:
+            self.image_processor.save_pretrained(directory)
 
     # ------------------------------------------------------------------ text
 
-    def prefix_ids(self) -> list[int]:
-        """The row's ids up to the question; visual tokens are placeholders of id 0."""
-        return [
-            *self._template_ids(BEFORE_PICTURE),
-            *[0] * self.config.visual_tokens,
-            *self._template_ids(AFTER_PICTURE),
-        ]
-
     def question_ids(self, question: str) -> list[int]:
-        """A question and the assistant's opening. Control markers in it are read as plain text."""
-        return [*self._text_ids(question.strip()), *self._template_ids(BEFORE_ANSWER)]
+        """A question and the assistant's opening, with the place of the picture."""
+        return self.voice.question_ids(question)
 
     def answer_ids(self, answer: str) -> list[int]:
-        """An answer with its ``[SEG]`` tokens and the end mark; other markers are plain text."""
+        """An answer with its ``[SEG]`` tokens and the end."""
+        return self.voice.answer_ids(answer)
+
+    # --------------------------------------------------------------- pictures
+
+    def encode_pictures(self, images: Sequence[Image.Image]) -> Pictures:
+        """RGB pictures of any size, ready to be encoded."""
+        seen = [self._see(image) for image in images]
+        return Pictures(
+            torch.stack([self.decoder_pixels(image) for image in images]),
+            vlm_inputs=[
+                {name: inputs[name] for name in self.language_family.image_inputs}
+                for inputs in seen
+            ],
+            picture_ids=[self._picture_ids(inputs) for inputs in seen],
+        )
+
+    def _see(self, image: Image.Image) -> vlm.Inputs:
+        """What the vision tower reads of a picture."""
+        if self.image_processor is None:
+            return {"pixel_values": clip_pixels(image, self.vlm.vision_config.image_size)[None]}
+        asked = dict(self.language_family.asks)
+        made = self.image_processor(images=[image], return_tensors="pt", **asked)
+        return {name: torch.as_tensor(value) for name, value in made.items()}
+
+    def _picture_ids(self, inputs: vlm.Inputs) -> list[int]:
+        """The tokens that stand for a picture."""
         ids: list[int] = []
-        for number, words in enumerate(re.split(rf"\s*{re.escape(SEG_TOKEN)}", answer)):
-            ids += [self.config.seg_token_id] if number else []
-            ids += self._text_ids(words)
-        return [*ids, self.end_token_id]
-
-    def phrase_ids(self, phrase: str) -> list[int]:
-        """The ids of a name, as they stand in running text."""
-        return self._text_ids(" " + phrase.strip())
-
-    def recall_ids(self, text: str) -> list[int]:
-        """The ids of a question or a name that is read by itself, as in running text."""
-        text = text.strip()
-        return self.phrase_ids(text[:1].lower() + text[1:])[:RECALL_TOKENS]
-
-    @property
-    def comma_id(self) -> int:
-        """The token that stands between names."""
-        return self._text_ids("a,")[-1]
-
-    def _text_ids(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        for is_text, parts in groupby(
+            self.language_family.layout(inputs, self.vlm), lambda part: isinstance(part, str)
+        ):
+            if is_text:  # neighbours are one text: "\n" twice may be one token
+                ids += self.voice.text_ids("".join(map(str, parts)))
+            else:
+                ids += [self.vlm.image_token_id] * sum(map(int, parts))
         return ids
 
-    def _template_ids(self, template: str) -> list[int]:
-        """Chat markers become their tokens, what stands between them is text."""
-        ids: list[int] = []
-        for part in re.split(f"({'|'.join(map(re.escape, self.control_ids))})", template):
-            marker = self.control_ids.get(part)
-            ids += self._text_ids(part) if marker is None else [marker]
-        return ids
+    def decoder_pixels(self, image: Image.Image) -> Tensor:
+        """What the mask decoder takes of an RGB picture: [3, S, S]."""
+        side, family = self.config.image_size, self.mask_family
+        if not family.stretched:
+            return sam_pixels(image, side, family.mean, family.std)[0]
+        square = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR), np.float32)
+        normal = (square - np.array(family.mean)) / np.array(family.std)
+        return torch.from_numpy(normal.astype(np.float32)).permute(2, 0, 1)
 
-    def _check_text(self) -> None:
-        """Nobody can write a control token, and the picture ends where the model expects it to."""
-        for marker, control in {**self.control_ids, SEG_TOKEN: self.config.seg_token_id}.items():
-            if control in self._text_ids(f"a {marker} b"):
-                raise ModelError(
-                    f"the tokenizer reads '{marker}' in text as a control token; "
-                    "expected it to be marked as special"
-                )
-        after_picture = self._text_ids(AFTER_PICTURE)
-        if len(after_picture) != 1:
-            raise ModelError(
-                f"the tokenizer reads a line break as {after_picture}; expected one id"
-            )
+    def restore(self, low_res_masks: Tensor, size: Size) -> Tensor:
+        """Logits of the square [N, h, w] -> float32 logits at the picture's own size [N, H, W]."""
+        if self.mask_family.stretched:
+            return F.interpolate(low_res_masks[:, None].float(), size, mode="bilinear")[:, 0]
+        inside = longest_side_size(*size, self.config.image_size)
+        return restore_masks(low_res_masks, inside, size, self.config.image_size)
 
     # ----------------------------------------------------- examples -> batch
 
     def encode(self, examples: Sequence[Example]) -> Batch:
-        """Examples -> one batch; neighbours that share one picture share one row.
+        """Examples -> one batch, a row each; neighbours that share a picture share its features.
 
-        An example with a ``phrase`` has a target: its answer gets one ``[SEG]`` unless ``masks``
-        say that the target is absent. An example without a phrase only talks.
+        An example with a phrase has a target: its answer gets one ``[SEG]``, or keeps its own where
+        it has as many as there are masks, or one.
+
+        Raises:
+            QuestionError: a conversation is too long, and cutting it would cut its ``[SEG]``.
         """
-        rows = group_by_image(examples)
-        batch = self.encode_text(rows)
-        batch.pixel_values = self.encode_images([row[0].image for row in rows])
-        targets = [(n, e) for n, row in enumerate(rows) for e in row if e.phrase]
-        if targets:
-            batch.image_index = torch.tensor([n for n, _ in targets])
-            batch.phrase_ids = pad([self.phrase_ids(e.phrase) for _, e in targets], -1)
-            batch.masks = torch.stack([self.encode_target(e) for _, e in targets])
-            batch.known = torch.tensor([e.masks is not None for _, e in targets])
-            batch.present = torch.tensor([is_present(e) for _, e in targets])
+        groups = group_by_image(examples)
+        pictures = self.encode_pictures([group[0].image for group in groups])
+        limits = [self._limit(ids) for ids in pictures.picture_ids or []]
+        rows = [
+            (number, self._row(example, limits[number]))
+            for number, group in enumerate(groups)
+            for example in group
+        ]
+        batch = self.encode_rows(pictures, rows)
+        batch.sizes = [(group[0].image.height, group[0].image.width) for group in groups]
+        batch.full_masks = list(map(targets, groups))
         return batch
 
-    def encode_text(self, rows: Sequence[Sequence[Example]]) -> Batch:
-        """The text of a batch whose rows are the questions about one picture each; no pixels."""
-        ids, segments, positions, labels = zip(*map(self._encode_row, rows), strict=True)
+    def _row(self, example: Example, limit: int | None) -> Row:
+        """An example's conversation, cut where the official code cuts it."""
+        row = self.voice.row(example.question, written_answer(example), example.further)
+        if limit is None:
+            return row
+        silently = self.config.compat == OFFICIAL
+        return row.cut(limit, self.config.seg_token_id, silently=silently)
+
+    def _limit(self, picture_ids: Sequence[int]) -> int | None:
+        """How many ids of a conversation training keeps; None: all."""
+        is_legacy = self.config.conversation in TEMPLATES
+        return text_limit(len(picture_ids)) if is_legacy else None
+
+    def encode_rows(self, pictures: Pictures, rows: Sequence[tuple[int, Row]]) -> Batch:
+        """Conversations, each after the number of its picture -> a batch without targets."""
+        assert pictures.vlm_inputs is not None and pictures.picture_ids is not None
+        expanded = [put_picture(row, pictures.picture_ids[number]) for number, row in rows]
+        padding = (0, IGNORE_LABEL, PADDING_SEGMENT)
+        ids, labels, segments = (
+            pad_sequence([torch.tensor(row) for row in part], True, value)
+            for part, value in zip(zip(*expanded, strict=True), padding, strict=True)
+        )
+        unread = ids == vlm.unread_id(self.config)
         return Batch(
-            pixel_values=torch.empty(0),
-            input_ids=pad(ids, 0),
-            segments=pad(segments, PADDING_SEGMENT),
-            position_ids=pad(positions, 0),
-            labels=pad(labels, IGNORE_LABEL),
+            pictures.pixel_values,
+            ids,
+            segments.masked_fill(unread, PADDING_SEGMENT),
+            torch.arange(ids.shape[1]).expand_as(ids),
+            labels,
+            row_image=torch.tensor([number for number, _ in rows]),
+            vlm_inputs=vlm.join([pictures.vlm_inputs[number] for number, _ in rows]),
         )
-
-    def _encode_row(self, examples: Sequence[Example]) -> tuple[list[int], ...]:
-        """Ids, segments, positions and labels of one picture with all its questions."""
-        ids = self.prefix_ids()
-        start = len(ids)
-        segments, positions, labels = [0] * start, list(range(start)), [IGNORE_LABEL] * start
-        for number, example in enumerate(examples, start=1):
-            question = self.question_ids(example.question)
-            answer = self.answer_ids(spoken_answer(example))
-            length = len(question) + len(answer)
-            ids += question + answer
-            segments += [number] * length
-            positions += range(start, start + length)
-            labels += [IGNORE_LABEL] * len(question) + answer
-        return ids, segments, positions, labels
-
-    # -------------------------------------------------------------- geometry
-
-    def encode_pictures(self, images: Sequence[Image.Image]) -> Pictures:
-        """RGB pictures of any size, ready to be encoded."""
-        prefix_ids = torch.tensor([self.prefix_ids()] * len(images))
-        return Pictures(self.encode_images(images), prefix_ids)
-
-    def encode_images(self, images: Sequence[Image.Image]) -> Tensor:
-        """RGB pictures of any size -> [B, 3, S, S] in [-1, 1]."""
-        side = (self.config.image_size, self.config.image_size)
-        squares = [
-            image if image.size == side else image.resize(side, Image.Resampling.BILINEAR)
-            for image in images
-        ]
-        pixels = torch.from_numpy(np.stack([np.asarray(square) for square in squares]))
-        return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
-
-    def encode_mask(self, mask: np.ndarray) -> Tensor:
-        """bool [H, W] -> float [S/4, S/4]: the share of each low-resolution pixel in the target."""
-        side = self.config.image_size // LOW_RES_STRIDE
-        grey = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
-        shares = grey.resize((side, side), Image.Resampling.BOX)
-        return torch.from_numpy(np.asarray(shares, dtype=np.float32) / 255)
-
-    def encode_target(self, example: Example) -> Tensor:
-        """The union of an example's masks as ``encode_mask`` has it; zeros where not known."""
-        side = self.config.image_size // LOW_RES_STRIDE
-        return torch.zeros(side, side) if example.masks is None else self.encode_mask(example.mask)
-
-    def decode_mask(self, low_res_mask: Tensor, size: tuple[int, int]) -> np.ndarray:
-        """Logits [S/4, S/4] -> bool [H, W] at the picture's own ``size`` (height, width).
-
-        Bilinear. Beside the mask itself, memory does not grow with the picture's area. A mask whose
-        peak stays under twice the threshold is cut at half its peak: a ``[SEG]`` points somewhere.
-        """
-        logits = low_res_mask.float().cpu()
-        full = np.empty(size, dtype=bool)
-        tall = size[0] >= size[1]  # the longer side is stretched last, band by band
-        stretch_above(
-            logits if tall else logits.T,
-            full if tall else full.T,
-            self._cut(float(logits.max())),
-        )
-        return full
-
-    def _cut(self, peak: float) -> float:
-        """The logit above which a pixel belongs to the mask, for a mask with this highest logit."""
-        half = torch.tensor(peak).sigmoid().item() / 2
-        threshold = min(self.config.mask_threshold, max(half, 1e-6))
-        return math.log(threshold / (1 - threshold))
 
     # ------------------------------------------------------ answers -> meaning
 
-    def scores(self, iou_logits: Tensor) -> list[float]:
-        """The decoder's estimates [N] of its masks' IoU, calibrated, each in [0, 1]."""
-        config = self.config
-        moved = config.score_scale * iou_logits.float() + config.score_bias
-        scores: list[float] = moved.sigmoid().tolist()
-        return scores
-
-    def decode(self, generated: Generated, size: tuple[int, int]) -> tuple[str, tuple[Mask, ...]]:
+    def decode(self, generated: Generated, size: Size) -> tuple[str, tuple[Mask, ...]]:
         """An answer -> its text without ``[SEG]``, and one mask for each ``[SEG]``.
 
         Args:
             generated: the answer's ids and masks.
             size: (height, width) of the picture.
         """
-        raw = self.read(generated.token_ids)
-        return spoken_words(raw), self._decode_masks(generated.masks, phrases(raw), size)
+        raw = self.voice.read(generated.token_ids)
+        masks = [
+            self.decode_mask(low_res_mask, size) for low_res_mask in generated.masks.low_res_masks
+        ]
+        scores = generated.masks.iou_logits.float().sigmoid().tolist()
+        names = phrases(raw)
+        names = [""] * (len(masks) - len(names)) + names  # of a question's own [SEG]s (official)
+        named = zip(masks, names, scores, strict=True)
+        return spoken_words(raw), tuple(Mask(*parts) for parts in named)
 
-    def read(self, token_ids: Sequence[int]) -> str:
-        """Ids -> text with ``[SEG]`` where its token stands, and nowhere else."""
-        seg_token_id = self.config.seg_token_id
-        parts: list[list[int]] = [[]]
-        for token in token_ids:
-            if token == seg_token_id:
-                parts.append([])
-            else:
-                parts[-1].append(token)
-        texts = [self.tokenizer.decode(part, skip_special_tokens=True) for part in parts]
-        return SEG_TOKEN.join(text.replace(SEG_TOKEN, " ") for text in texts)
+    def decode_mask(self, low_res_mask: Tensor, size: Size) -> np.ndarray:
+        """Logits [h, w] of the square -> bool [H, W] at the picture's own ``size``."""
+        threshold = self.config.mask_threshold
+        logits = self.restore(low_res_mask[None].cpu(), size)[0]
+        return (logits > math.log(threshold / (1 - threshold))).numpy()
 
-    def _decode_masks(
-        self, masks: DecodedMasks, names: list[str], size: tuple[int, int]
-    ) -> tuple[Mask, ...]:
-        scores = self.scores(masks.iou_logits)
-        decoded = [self.decode_mask(low_res_mask, size) for low_res_mask in masks.low_res_masks]
-        return tuple(Mask(*parts) for parts in zip(decoded, names, scores, strict=True))
-
-
-def main_pieces(mask: np.ndarray) -> np.ndarray:
-    """Of a mask bool [H, W] the connected pieces that are not small beside the largest one."""
-    _, labels, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    areas = boxes[:, cv2.CC_STAT_AREA]
-    areas[0] = 0  # of what is not in the mask
-    kept: np.ndarray = (areas >= PIECE_SHARE * areas.max(initial=1))[labels] & mask
-    return kept
+    def predicted_masks(self, output: Output, batch: Batch) -> list[Tensor]:
+        """Logits [n, H, W] of each picture of a batch at its own size, in the order of [SEG]s."""
+        assert batch.row_image is not None and batch.sizes is not None
+        index = batch.row_image[output.seg_rows]
+        return [
+            self.restore(output.masks.low_res_masks[index == number], size)
+            for number, size in enumerate(batch.sizes)
+        ]
 
 
-def closer_box(mask: np.ndarray) -> Box | None:
-    """Where to look closer: (left, top, right, bottom) in pixels around a mask bool [H, W].
-
-    ``CLOSER_MARGIN`` of the mask's sides around it, no side under ``CLOSER_LEAST`` of the
-    picture's. None where there is no mask, or too little would be gained.
-    """
-    spans = [
-        closer_span(np.flatnonzero(mask.any(axis=other)), length)
-        for other, length in ((0, mask.shape[1]), (1, mask.shape[0]))
-        if mask.any()
-    ]
-    if not spans:
-        return None
-    (left, right), (top, bottom) = spans
-    if (right - left) * (bottom - top) > CLOSER_MOST * mask.size:
-        return None
-    return left, top, right, bottom
+def put_picture(row: Row, picture_ids: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
+    """Ids, labels and segments of a conversation with its picture's own tokens in it."""
+    ids, labels, segments = list[int](), list[int](), list[int]()
+    for token, label in zip(row.ids, row.labels, strict=True):
+        here = picture_ids if token == IMAGE_TOKEN_ID else [token]
+        ids += here
+        labels += [label] if token != IMAGE_TOKEN_ID else [IGNORE_LABEL] * len(here)
+        segments += [PICTURE_SEGMENT if token == IMAGE_TOKEN_ID else 1] * len(here)
+    return ids, labels, segments
 
 
-def both_views(whole: Tensor, closer: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
-    """Two masks of one thing, logits [h, w] each, made one: the mean of their probabilities.
-
-    Args:
-        whole: of the whole picture.
-        closer: of the part in ``box`` alone.
-        box: (left, top, right, bottom) in pixels.
-        size: (height, width) of the picture.
-
-    Returns:
-        Logits [h, w] of the part in ``box``.
-    """
-    left, top, right, bottom = box
-    rows = sampled(whole, top / size[0], bottom / size[0])
-    part = sampled(rows.T, left / size[1], right / size[1]).T
-    return (part.sigmoid() + closer.sigmoid()).div(2).logit(eps=1e-6)
+def written_answer(example: Example) -> str:
+    """The answer as it is trained on: ``spoken_answer``, or one whose ``[SEG]``s fit its masks."""
+    answer = example.answer or ""
+    points = answer.count(SEG_TOKEN) in (1, 0 if example.masks is None else len(example.masks))
+    is_own = is_present(example) and SEG_TOKEN in answer and points
+    return answer if is_own else spoken_answer(example)
 
 
-def sampled(logits: Tensor, start: float, stop: float) -> Tensor:
-    """The rows of ``logits`` [h, w] between two shares of the height, stretched to h rows."""
-    count = len(logits)
-    centres = (torch.arange(count, device=logits.device) + 0.5) / count
-    places = ((start + centres * (stop - start)) * count - 0.5).clamp(0, count - 1)
-    before = places.floor().long()
-    after = (before + 1).clamp(max=count - 1)
-    return torch.lerp(logits[before], logits[after], (places - before)[:, None])
+def targets(examples: Sequence[Example]) -> Tensor:
+    """The masks [n, H, W] of a picture's examples, one for each ``[SEG]``, in their order.
 
-
-def closer_span(covered: np.ndarray, length: int) -> tuple[int, int]:
-    """The part of a side of ``length`` pixels around those that are covered."""
-    first, last = int(covered[0]), int(covered[-1]) + 1
-    size = min(length, max((last - first) * (1 + 2 * CLOSER_MARGIN), CLOSER_LEAST * length))
-    start = min(max(0, (first + last - size) / 2), length - size)
-    return math.floor(start), math.ceil(start + size)
-
-
-# --------------------------------------------------------------------- tokens
-
-
-def check_seg_token(tokenizer: Tokenizer, seg_token_id: int) -> None:
-    """``[SEG]`` must be one id, and that id must read ``[SEG]``; anything else scores near zero.
+    An answer with one ``[SEG]`` points at all of the example's masks together.
 
     Raises:
-        ModelError: it is not.
+        DataError: a target has no mask.
     """
-    tokenizer.encode_special_tokens = False
-    ids = tokenizer.encode(SEG_TOKEN, add_special_tokens=False).ids
-    if ids != [seg_token_id]:
+    image = examples[0].image
+    masks = [
+        torch.from_numpy(mask)
+        for example in examples
+        for mask in pointed_at(example, written_answer(example).count(SEG_TOKEN))
+    ]
+    return torch.stack(masks) if masks else torch.zeros(0, image.height, image.width).bool()
+
+
+def pointed_at(example: Example, count: int) -> Sequence[np.ndarray]:
+    """What each of the ``count`` ``[SEG]``s of an example's answer points at."""
+    if count == 1:
+        return [example.mask]
+    return () if example.masks is None else list(example.masks[:count])
+
+
+# ----------------------------------------------------------------------- files
+
+
+def read_voice(directory: Path, config: LisaConfig) -> Voice:
+    """The tokenizer of a model directory.
+
+    Raises:
+        ModelError: it cannot be read, or does not fit the configuration.
+    """
+    if config.conversation in TEMPLATES:
+        return LegacyVoice(LegacyTokenizer.read(directory), config)
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
+    except Exception as error:  # tokenizers and transformers raise many types
+        reason = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"the tokenizer reads '{SEG_TOKEN}' as ids {ids}; expected the one id {seg_token_id}"
-        )
+            f"cannot read the tokenizer in '{directory}': {reason}; expected tokenizer.json"
+        ) from error
+    return ChatVoice(tokenizer, config)
 
 
-def marker_id(tokenizer: Tokenizer, marker: str) -> int:
-    """The id of a control token.
+def read_image_processor(directory: Path, config: LisaConfig) -> Any:
+    """The image processor of a model directory; without its file, the family's usual one.
 
     Raises:
-        ModelError: the tokenizer has no such token.
+        ModelError: its file cannot be used.
     """
-    token_id = tokenizer.token_to_id(marker)
-    if token_id is None:
-        raise ModelError(f"the tokenizer has no token '{marker}'; expected that of a chat model")
-    return token_id
+    if not (directory / IMAGE_FILE).is_file():
+        return usual_image_processor(config)
+    try:
+        return AutoImageProcessor.from_pretrained(directory, backend="pil", local_files_only=True)
+    except Exception as error:  # transformers raises many types
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"cannot use '{directory / IMAGE_FILE}': {reason}; expected an image processor"
+        ) from error
 
 
-def add_seg_token(tokenizer: Tokenizer) -> int:
-    """Give a language model's tokenizer the new token; returns its id."""
-    tokenizer.add_special_tokens(
-        [AddedToken(SEG_TOKEN, lstrip=True, normalized=False, special=True)]
-    )
-    return marker_id(tokenizer, SEG_TOKEN)
-
-
-# ---------------------------------------------------------------------- words
-
-
-def spoken_words(raw_answer: str) -> str:
-    """An answer without its ``[SEG]`` tokens."""
-    text = " ".join(raw_answer.replace(SEG_TOKEN, " ").split())
-    return re.sub(r" ([.,;:!?])(?= |$)", r"\1", text)
-
-
-def phrases(raw_answer: str) -> list[str]:
-    """What the answer calls each mask: the words before its ``[SEG]``, without article and stop."""
-    spoken = [" ".join(before.split()) for before in raw_answer.split(SEG_TOKEN)[:-1]]
-    return [
-        re.sub(r"^(and |, )*(the |a |an )?", "", before.strip(" .,:;"), flags=re.IGNORECASE)
-        for before in spoken
-    ]
-
-
-def group_by_image(examples: Sequence[Example]) -> list[list[Example]]:
-    """Runs of neighbours that hold the same picture object."""
-    return [list(row) for _, row in groupby(examples, key=lambda example: id(example.image))]
-
-
-def is_present(example: Example) -> bool:
-    """Whether an example's target is in its picture, and so gets a ``[SEG]``."""
-    return bool(example.phrase) and (example.masks is None or bool(example.masks.any()))
-
-
-def spoken_answer(example: Example) -> str:
-    """The answer with one ``[SEG]`` at its end, or with none where no target is present.
-
-    An example with a present target that says nothing says "[SEG].".
-    """
-    answer = " ".join((example.answer or "").replace(SEG_TOKEN, " ").split())
-    if not is_present(example):
-        return answer
-    return f"{answer} {SEG_TOKEN}" if answer else TEACHER_FORCED_ANSWER
-
-
-def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    """Lists of different lengths -> [rows, longest], filled with ``value`` on the right."""
-    length = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[value] * (length - len(row))] for row in rows])
-
-
-# ------------------------------------------------------------------- geometry
-
-
-def stretch_above(logits: Tensor, full: np.ndarray, threshold: float) -> None:
-    """Stretch ``logits`` [h, w] to the shape of ``full`` [H, W]; write where they are above.
-
-    The same places as ``interpolate(mode="bilinear", align_corners=False)``, one band of rows after
-    the other, so that only ``full`` is as large as the picture. W must not be longer than H.
-    """
-    height, width = full.shape
-    left, right, share = neighbours(range(width), width, logits.shape[1])
-    columns = torch.lerp(logits[:, left], logits[:, right], share)  # [h, W]
-    for rows in bands(height, max(1, BAND_PIXELS // width)):
-        above, below, share = neighbours(rows, height, logits.shape[0])
-        band = torch.lerp(columns[above], columns[below], share[:, None])  # [rows, W]
-        full[rows.start : rows.stop] = (band > threshold).numpy()
-
-
-def neighbours(targets: range, length: int, source_length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Where pixels ``targets`` of a line of ``length`` fall on one of ``source_length``.
-
-    Returns:
-        For each the pixel before, the pixel after, and how far (0 to 1) it is on the way to that.
-    """
-    centres = torch.arange(targets.start, targets.stop, dtype=torch.float64) + 0.5
-    places = (centres * source_length / length - 0.5).clamp(0, source_length - 1)
-    before = places.floor().long()
-    after = (before + 1).clamp(max=source_length - 1)
-    return before, after, (places - before).float()
-
-
-def bands(length: int, size: int) -> Iterator[range]:
-    """0 to ``length`` in steps of ``size``."""
-    for start in range(0, length, size):
-        yield range(start, min(start + size, length))
+def usual_image_processor(config: LisaConfig) -> Any:
+    """The image processor of a family, for the sizes of one model; None for official LISA."""
+    if config.conversation in TEMPLATES:
+        return None
+    settings = config.vlm_config()
+    name = IMAGE_PROCESSOR_MAPPING_NAMES[settings.model_type]["pil"]
+    made = getattr(transformers, name)
+    return made(**vlm.family_of(settings).image_options(settings))

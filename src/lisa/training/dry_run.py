@@ -12,14 +12,15 @@ from typing import Any
 
 import torch
 
+from lisa.checkpoints.directory import Processor, empty_model, model_directory, read_config
+from lisa.checkpoints.plan import PARTS, Part, count_parts, gibibytes, image_bytes, number_bytes
+from lisa.checkpoints.precision import part_of
 from lisa.data.mixture import Mixture
-from lisa.model.build import Processor, empty_model, model_directory, read_config
 from lisa.model.interfaces import PADDING_SEGMENT, Batch
 from lisa.model.lisa import LisaModel
-from lisa.model.plan import PARTS, Part, count_parts, gibibytes, image_bytes, number_bytes
-from lisa.model.precision import part_of
-from lisa.model.processor import LisaProcessor
-from lisa.model.processor_full import FullSizeProcessor
+from lisa.model.processor import FullSizeProcessor
+from lisa.nano.model.processor import LisaProcessor
+from lisa.nano.training.tuning import make_task
 from lisa.training.finetune import (
     Settings,
     chosen_preset,
@@ -29,7 +30,6 @@ from lisa.training.finetune import (
 )
 from lisa.training.launch import number_of_processes
 from lisa.training.presets import Preset
-from lisa.training.tune_tasks import make_task
 
 SAMPLES = 4  # that are drawn to count their tokens
 STATE_BYTES = 16  # of a trained number: float32 weight, gradient, and Adam's two

@@ -23,26 +23,26 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
+from lisa.checkpoints.checkpoint import read_file
+from lisa.checkpoints.directory import build, model_directory, pick_device, read_config
+from lisa.checkpoints.merge import sort_learnt, write_merged
+from lisa.checkpoints.precision import Precision
 from lisa.data.datasets import DATASETS, open_dataset
 from lisa.data.mixture import Mixture, Share, Vary, family_weights
 from lisa.data.prompts import absent_answer, present_answer
 from lisa.errors import DataError, LisaError, OutputError
 from lisa.example import Example
-from lisa.image import write_atomically
-from lisa.model.build import build, model_directory, pick_device, read_config
+from lisa.files import write_atomically
+from lisa.model.answers import is_present
 from lisa.model.config import SEG_TOKEN
-from lisa.model.precision import Precision
-from lisa.model.processor import is_present
-from lisa.model.weights import read_file
+from lisa.nano.training.joint import sometimes_silent
+from lisa.nano.training.tuning import make_task
 from lisa.predict import Segmenter, load
 from lisa.training.launch import is_first_process, is_sharded, own_device
 from lisa.training.loop import last_checkpoint
-from lisa.training.merged import sort_learnt, write_merged
-from lisa.training.mind import sometimes_silent
 from lisa.training.presets import Preset, preset_of
+from lisa.training.report import Answered, answer_some, tune_page
 from lisa.training.tune import fine_tune, is_out_of_memory
-from lisa.training.tune_report import Answered, answer_some, tune_page
-from lisa.training.tune_tasks import make_task
 
 TRAIN = "train"  # the split that is trained on unless another is named
 HELD_OUT = ("val", "test")  # splits whose questions the report asks, the first that is there

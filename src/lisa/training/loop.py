@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
-from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers import Trainer
 
 from lisa.errors import LisaError, ModelError
 from lisa.model.interfaces import Batch
 from lisa.model.lisa import LisaModel
-from lisa.model.weights import read_file
 
 Losses = dict[str, Tensor]
 Sample = TypeVar("Sample")
@@ -75,18 +72,6 @@ class Task(nn.Module):
         trained = self.trained_names()
         state = super().state_dict(*args, **kwargs)
         return {k: v.contiguous() for k, v in state.items() if k in trained}
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast a stage learns."""
-
-    steps: int
-    pictures: int  # a step
-    learning_rate: float
-    warmup: int = 100
-    weight_decay: float = 0.01
-    save_every: int = 200
 
 
 class StageTrainer(Trainer):
@@ -141,83 +126,6 @@ class StageTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
 
-class Validation(TrainerCallback):
-    """Runs a measurement every so many steps and logs it beside the losses."""
-
-    def __init__(self, measure: Callable[[], dict[str, float]], every: int) -> None:
-        self.measure, self.every = measure, every
-        self.trainer: StageTrainer | None = None
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.trainer and (
-            state.global_step % self.every == 0 or state.global_step == state.max_steps
-        ):
-            losses_are_due = control.should_log
-            self.trainer.log(self.measure())
-            control.should_log = losses_are_due  # Trainer takes any log for theirs
-
-
-def run_stage(
-    task: Task,
-    stream: Dataset[list[Sample]],
-    encode: Callable[[list[Sample]], Any],
-    schedule: Schedule,
-    out: Path,
-    *,
-    seed: int = 0,
-    device: torch.device | None = None,
-    measure: Callable[[], dict[str, float]] | None = None,
-) -> list[dict[str, float]]:
-    """Train; returns the log. A run that was stopped goes on from its last checkpoint.
-
-    ``encode`` makes the samples of several draws into the batch that ``task`` reads.
-    """
-    stopped = last_checkpoint(out)
-    if stopped and steps_of(stopped) >= schedule.steps:  # Trainer would take one step more
-        task.load_state_dict(read_file(stopped / "model.safetensors"))
-        return TrainerState.load_from_json(str(stopped / "trainer_state.json")).log_history
-
-    def collate(draws: list[list[Sample]]) -> dict[str, Any]:
-        return {"batch": encode([sample for draw in draws for sample in draw])}
-
-    arguments = TrainingArguments(
-        output_dir=str(out),
-        max_steps=schedule.steps,
-        per_device_train_batch_size=schedule.pictures,
-        learning_rate=schedule.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=schedule.warmup,
-        weight_decay=schedule.weight_decay,
-        max_grad_norm=1.0,
-        save_steps=schedule.save_every,
-        save_total_limit=2,
-        logging_steps=min(20, schedule.steps),
-        report_to=["tensorboard"],
-        remove_unused_columns=False,
-        dataloader_num_workers=1,
-        use_cpu=device is not None and device.type == "cpu",
-        seed=seed,
-        label_names=[],
-    )
-    validation = Validation(measure, schedule.save_every) if measure else None
-    trainer = StageTrainer(
-        task,
-        args=arguments,
-        train_dataset=stream,
-        data_collator=collate,
-        callbacks=[validation] if validation else [],
-    )
-    if validation:
-        validation.trainer = trainer
-    trainer.train(resume_from_checkpoint=str(stopped) if stopped else None)
-    return list(trainer.state.log_history)
-
-
-def has_checkpoint(out: Path) -> bool:
-    """Whether a stopped run left something to go on from."""
-    return last_checkpoint(out) is not None
-
-
 def last_checkpoint(out: Path) -> Path | None:
     """The last checkpoint that was written to its end: its state file is written last."""
     states = out.glob("checkpoint-*/trainer_state.json")
@@ -236,17 +144,3 @@ def is_whole(path: Path) -> bool:
 def steps_of(checkpoint: Path) -> int:
     """After how many steps a checkpoint was written: it is called ``checkpoint-STEPS``."""
     return int(checkpoint.name.rpartition("-")[2])
-
-
-def warm_up(
-    parameters: list[nn.Parameter], loss: Callable[[], Tensor], steps: int, learning_rate: float
-) -> float:
-    """A few full-batch Adam steps on a loss without data; returns the last value."""
-    optimizer = torch.optim.Adam(parameters, lr=learning_rate)
-    value = torch.tensor(0.0)
-    for _ in range(steps):
-        value = loss()
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-    return float(value.detach())

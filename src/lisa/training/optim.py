@@ -12,16 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-# Parts of a name, in this project's spelling and in that of the official checkpoints.
-TRAINED = ("lm_head", "embed_tokens", "mask_decoder", "text_hidden_fcs", "lora_")
 LAGGING = ("official", "deepspeed")  # schedules that are one update late
-TRAINED_PREFIX = "head."  # the head of this project's models
-NOT_LANGUAGE = ("vision", "visual", "projector", "connector", "text_hidden_fcs")
 
 
 @dataclass(frozen=True)
@@ -45,60 +40,6 @@ class Recipe:
 
 
 PAPER = Recipe()
-
-
-def is_adapted(name: str, targets: Iterable[str] = PAPER.lora_targets) -> bool:
-    """Whether the linear layer ``name`` of a vision-language model gets low-rank factors."""
-    return any(target in name for target in targets) and not any(
-        part in name for part in NOT_LANGUAGE
-    )
-
-
-def is_trained(name: str) -> bool:
-    """Whether the parameter ``name`` of a model with low-rank factors is trained."""
-    return name.startswith(TRAINED_PREFIX) or any(part in name for part in TRAINED)
-
-
-def adapted_layers(vlm: nn.Module, targets: Iterable[str] = PAPER.lora_targets) -> list[str]:
-    """Names of the linear layers of a vision-language model that get low-rank factors."""
-    return [
-        name
-        for name, module in vlm.named_modules()
-        if isinstance(module, nn.Linear) and is_adapted(name, targets)
-    ]
-
-
-def prepare(model: nn.Module, recipe: Recipe = PAPER) -> list[nn.Parameter]:
-    """Put the low-rank factors in and freeze what is not trained; returns what is.
-
-    Args:
-        model: with the vision-language model as its child ``vlm``; factors that it has are kept.
-        recipe: with ``lora_rank`` 0 the language model is trained itself.
-    """
-    vlm = model.get_submodule("vlm")
-    if recipe.lora_rank and not any(isinstance(module, LoraLayer) for module in vlm.modules()):
-        inject_adapter_in_model(lora_config(vlm, recipe), vlm)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(
-            is_trained(name) or (not recipe.lora_rank and belongs_to_language(name))
-        )
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-def lora_config(vlm: nn.Module, recipe: Recipe) -> LoraConfig:
-    """The recipe's factors, for exactly the layers that ``adapted_layers`` names."""
-    return LoraConfig(
-        r=recipe.lora_rank,
-        lora_alpha=recipe.lora_alpha,
-        lora_dropout=recipe.lora_dropout,
-        target_modules=adapted_layers(vlm, recipe.lora_targets),
-        bias="none",
-    )
-
-
-def belongs_to_language(name: str) -> bool:
-    """Whether a parameter of the whole model is one of the language model's own."""
-    return name.startswith("vlm.") and not any(part in name for part in NOT_LANGUAGE)
 
 
 @torch.no_grad()

@@ -44,7 +44,7 @@ class Preset:
         quantize: of the language model's layers: "4bit", "8bit" or None.
         checkpointing: activations of the language model are computed twice instead of kept.
         save_every: updates between two checkpoints.
-        losses: of full-size models; nano has its own (training/mind.py).
+        losses: of full-size models; nano has its own (nano/training/joint.py).
     """
 
     summary: str

@@ -1,127 +1,118 @@
-"""One page at the end of a run: figures, curves, and a sheet of example pictures.
+"""The page at the end of ``lisa train``: losses over updates, and answers before and after.
 
-``report.html`` stands alone: the curves are drawn into it, the pictures are embedded. It reads the
-finished model through ``lisa.load``, as a user would. This file knows how a run is shown; it
-measures through ``evaluate`` and trains nothing.
+A few questions show whether it learnt anything; scores are measured with ``lisa eval``. This file
+looks at what is there; it trains nothing.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from PIL import Image, ImageDraw
-from transformers import TrainerState
+import numpy as np
+from PIL import Image
 
-from lisa.data.nano_data import BESIDE, SOURCES
-from lisa.data.reasonseg import ReasonSeg
-from lisa.evaluate import Evaluation, evaluate
-from lisa.figures import polyline
-from lisa.formats import base64_image
-from lisa.image import write_atomically
-from lisa.predict import Segmenter, load
+from lisa.draw.html import PAGE_STYLE, as_data_url, curve
+from lisa.draw.overlay import draw_overlay
+from lisa.draw.sheet import THUMBNAIL, write_caption
+from lisa.evaluation.metrics import SegmentationMetrics
+from lisa.example import Example
+from lisa.predict import Segmenter
 from lisa.result import Result
-from lisa.training.loop import last_checkpoint
-from lisa.training.mind import held_out_questions
 
-STAGES = ("eyes", "self", "words", "mind", "tune")
-SHEET_COLUMNS = 4
-SHEET_PICTURES = 12
-THUMBNAIL = 300  # pixels
-CURVES = ("loss", "val_iou", "val_phrasings", "val_giou")
+QUESTIONS = 8  # that are asked, evenly spread over a data set
 
 
-def write_report(model: Path, data: Path, out: Path, device: str | None = None) -> Path:
-    """Write ``report.html`` (and ``sheet.png``) to ``out``; returns its path."""
-    segmenter = load(model, device)
-    asked = held_out_questions(data, reasoning=True, count=SHEET_PICTURES)[:SHEET_PICTURES]
-    results = [segmenter.segment(example.image, example.question) for example in asked]
-    sheet = draw_sheet(results)
-    sheet.save(out / "sheet.png")
-    scores = measure(segmenter, data)
-    sources = ", ".join(map(with_licence, segmenter.model.config.trained_on))
-    parts = [
-        f"<h1>{html.escape(model.as_posix())}</h1>",
-        f"<p>Trained on: {html.escape(sources)}</p>",
-        *(f"<pre>{html.escape(str(score))}</pre>" for score in scores),
-        *(draw_curves(stage, read_log(out / stage)) for stage in STAGES),
-        f'<img alt="questions and answers on held-out photographs" src="{as_data_url(sheet)}">',
-    ]
-    page = (
-        "<!doctype html><meta charset=utf-8><title>lisa-nano</title>"
-        + PAGE_STYLE
-        + "\n".join(parts)
-    )
-    path = out / "report.html"
-    write_atomically(path, page.encode())
-    return path
+@dataclass(frozen=True)
+class Answered:
+    """A question, what the model answers, and how far that is right."""
+
+    example: Example
+    result: Result
+    iou: float
 
 
-PAGE_STYLE = (
-    "<style>body{font:15px sans-serif;max-width:1240px;margin:2em auto}img{max-width:100%}</style>"
-)
-
-
-def with_licence(source: str) -> str:
-    """A source's name and, where the table of sources has one, its licence."""
-    licence = SOURCES[source].licence if source in SOURCES else BESIDE.get(source)
-    return f"{source} ({licence})" if licence else source
-
-
-def measure(segmenter: Segmenter, data: Path) -> list[Evaluation]:
-    """Both protocols on the validation questions, where the data folder has them."""
-    root = data / "reasonseg_nano"
-    if not (root / "val").is_dir():
-        return []
-    val = ReasonSeg(root, "val")
+def answer_some(segmenter: Segmenter, examples: Sequence[Example]) -> list[Answered]:
+    """At most ``QUESTIONS`` questions whose masks are known, and the answers."""
+    chosen = np.linspace(0, len(examples) - 1, min(QUESTIONS, len(examples))).round().astype(int)
+    known = [example for index in chosen if (example := examples[int(index)]).masks is not None]
+    results = [segmenter.segment(example.image, example.question) for example in known]
     return [
-        evaluate(segmenter, val, protocol=protocol) for protocol in ("generate", "teacher-forced")
+        Answered(example, result, iou(result.mask, example))
+        for example, result in zip(known, results, strict=True)
     ]
 
 
-def draw_sheet(results: Sequence[Result]) -> Image.Image:
-    """Overlays side by side, each with its question and answer underneath."""
-    rows = -(-len(results) // SHEET_COLUMNS)
+def iou(mask: np.ndarray, example: Example) -> float:
+    """Of a mask bool [H, W] with the target, as it is scored everywhere."""
+    scored = SegmentationMetrics().update(mask, example.mask, example.ignore, answered=True)
+    return scored.samples[0].iou
+
+
+def tune_page(
+    trained_on: Sequence[str],
+    log: Sequence[Mapping[str, float]],
+    where: str,
+    answers: Sequence[Answered],
+    before: Sequence[Answered] = (),
+) -> str:
+    """The page, as HTML without anything beside it.
+
+    Args:
+        trained_on: what the weights have seen.
+        log: of the loop.
+        where: what the questions are called.
+        answers: of the tuned model.
+        before: of the model that training began with, to the same questions, or none.
+    """
+    sheet = as_data_url(draw_answers(answers, before)) if answers else ""
+    parts = [
+        "<h1>A tuned LISA</h1>",
+        f"<p>Trained on: {html.escape(', '.join(trained_on))}</p>",
+        *curves(log),
+        f"<h2>{len(answers)} questions of {html.escape(where)}</h2>",
+        f"<p>Mean IoU {'before ' + mean_iou(before) + ', after ' if before else ''}"
+        f"{mean_iou(answers)}; a glance, not a score: see <code>lisa eval</code>.</p>",
+        f"<p>From left to right: the target{', before' if before else ''}, after.</p>",
+        f'<img alt="targets and answers" src="{sheet}">' if sheet else "",
+    ]
+    head = "<!doctype html><meta charset=utf-8><title>lisa train</title>"
+    return head + PAGE_STYLE + "\n".join(parts)
+
+
+def mean_iou(answers: Sequence[Answered]) -> str:
+    """Of all answers, to three places."""
+    return f"{np.mean([each.iou for each in answers]):.3f}" if answers else "unknown"
+
+
+def curves(log: Sequence[Mapping[str, float]]) -> list[str]:
+    """Losses and learning rate over updates."""
+    names = [name for name in (log[0] if log else {}) if name.startswith(("loss", "learning"))]
+    drawings = []
+    for name in names:
+        points = [(float(entry["step"]), float(entry[name])) for entry in log if name in entry]
+        if len(points) > 1:
+            drawings.append(curve(f"{name}: {points[0][1]:.4g} to {points[-1][1]:.4g}", points))
+    return drawings
+
+
+def draw_answers(answers: Sequence[Answered], before: Sequence[Answered] = ()) -> Image.Image:
+    """A row a question: the target, the earlier answer where there is one, and the answer."""
+    shown = [before, answers] if before else [answers]
     cell = THUMBNAIL + 44
-    sheet = Image.new("RGB", (SHEET_COLUMNS * THUMBNAIL, max(1, rows) * cell), "white")
-    for n, result in enumerate(results):
-        picture = result.overlay()
-        picture.thumbnail((THUMBNAIL - 8, THUMBNAIL - 8))
-        left, top = n % SHEET_COLUMNS * THUMBNAIL, n // SHEET_COLUMNS * cell
-        sheet.paste(picture, (left + 4, top + 4))
-        write_caption(sheet, (left + 4, top + THUMBNAIL), [result.question, result.text])
+    sheet = Image.new("RGB", ((1 + len(shown)) * THUMBNAIL, len(answers) * cell), "white")
+    for row, example in enumerate(each.example for each in answers):
+        target = draw_overlay(example.image, [example.mask], [""])
+        put(sheet, target, (0, row * cell), example.question)
+        for column, given in enumerate((one[row] for one in shown), start=1):
+            says = f"IoU {given.iou:.2f}: {given.result.text}"
+            put(sheet, given.result.overlay(), (column * THUMBNAIL, row * cell), says)
     return sheet
 
 
-def write_caption(sheet: Image.Image, corner: tuple[int, int], lines: Sequence[str]) -> None:
-    """Lines of text, cut where the column ends."""
-    draw = ImageDraw.Draw(sheet)
-    for n, line in enumerate(lines):
-        draw.text((corner[0], corner[1] + 18 * n), line[:52], fill="black" if n else "dimgray")
-
-
-def as_data_url(picture: Image.Image) -> str:
-    """A picture inside a page."""
-    return f"data:image/png;base64,{base64_image(picture, 'PNG')}"
-
-
-def read_log(stage: Path) -> list[dict[str, float]]:
-    """The log of a stage's last checkpoint; nothing when it left none."""
-    last = last_checkpoint(stage)
-    return TrainerState.load_from_json(str(last / "trainer_state.json")).log_history if last else []
-
-
-def draw_curves(stage: str, log: list[dict[str, float]]) -> str:
-    """Loss and validation over steps as one inline drawing each."""
-    drawings = []
-    for name in CURVES:
-        points = [(float(entry["step"]), float(entry[name])) for entry in log if name in entry]
-        if len(points) > 1:
-            drawings.append(curve(f"{stage}: {name}, last {points[-1][1]:.3f}", points))
-    return "".join(drawings)
-
-
-def curve(caption: str, points: Sequence[tuple[float, float]]) -> str:
-    """A line through points, and what it is, as HTML."""
-    return f"<figure><figcaption>{caption}</figcaption>{polyline(points)}</figure>"
+def put(sheet: Image.Image, picture: Image.Image, corner: tuple[int, int], text: str) -> None:
+    """A picture on the sheet, with a line under it."""
+    picture.thumbnail((THUMBNAIL - 8, THUMBNAIL - 8))
+    sheet.paste(picture, (corner[0] + 4, corner[1] + 4))
+    write_caption(sheet, (corner[0] + 4, corner[1] + THUMBNAIL), [text])
