@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+# what the embedded model learns from is not in an installed package, but in the checkout
+TEXTS = Path(__file__).parents[1] / "src" / "lisa" / "nano" / "data" / "texts"
+os.environ.setdefault("LISA_NANO_TEXTS", str(TEXTS))
 
 if TYPE_CHECKING:  # the tests that need no model do not wait for torch
     from lisa.model.lisa import LisaModel

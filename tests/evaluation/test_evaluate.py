@@ -129,7 +129,7 @@ def test_teacher_forcing_gives_the_answer_of_the_paper() -> None:
 def test_seconds_are_the_mean_time_of_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([10.0, 11.0, 20.0, 24.0])
     monkeypatch.setattr(
-        "lisa.evaluation.evaluate.time", SimpleNamespace(perf_counter=lambda: next(clock))
+        "lisa.evaluation.runner.time", SimpleNamespace(perf_counter=lambda: next(clock))
     )
     table = {"left": TABLE["left"], "half": ModelError("no")}
     evaluation = evaluate(TableSegmenter(table), SAMPLES[:2], protocol="generate")

@@ -1,6 +1,7 @@
 """The model in the package, asked as a newcomer asks it: four photographs, a question each.
 
-The targets in `tests/nano/release` were drawn by hand; nothing is compared with what the model once said.
+The targets in `tests/nano/release` were drawn by hand; nothing is
+compared with what the model once said.
 """
 
 import json

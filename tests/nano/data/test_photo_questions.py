@@ -8,6 +8,7 @@ import pytest
 from lisa.errors import DataError
 from lisa.nano.data import photo_questions
 from lisa.nano.data.photo_questions import Asked, asked_about, is_held_out
+from lisa.nano.data.text_files import VARIABLE
 
 SOURCES = ("coco_union", "voc_animals", "ccp")
 
@@ -38,8 +39,11 @@ def test_nobody_asked_about_other_sources() -> None:
 
 
 def test_a_malformed_line_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mine.jsonl").write_text('{"file": "a.jpg", "asked": [{"texts": []}]}\n')
-    monkeypatch.setattr(photo_questions.resources, "files", lambda _: tmp_path)
+    (tmp_path / "photo_questions").mkdir()
+    (tmp_path / "photo_questions" / "mine.jsonl").write_text(
+        '{"file": "a.jpg", "asked": [{"texts": []}]}\n'
+    )
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
     with pytest.raises(DataError, match=r"line 1 of 'mine.jsonl' is malformed .*'target'"):
         asked_about("mine")
 

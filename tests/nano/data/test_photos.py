@@ -27,7 +27,7 @@ from helpers.coco_folder import (
 from lisa.data.regions import Region, Scene
 from lisa.errors import DataError, ImageError
 from lisa.masks import run_lengths
-from lisa.nano.data import photos
+from lisa.nano.data import photos, views
 from lisa.nano.data.photos import Cutouts, LabelledPhotos, MaskedThings, PhotoFolder, plain_name
 from lisa.nano.data.views import augment, crop, crop_box, flip, paste, recolour, whole, window
 
@@ -340,7 +340,7 @@ def check_alignment(view: Scene, slack: int) -> None:
             assert not (mask & ~near).any()
             assert not (cv2.erode(pure.astype(np.uint8), around).astype(bool) & ~mask).any()
         else:
-            assert pure.mean() < 2 * photos.MINIMUM_REGION_SHARE
+            assert pure.mean() < 2 * views.MINIMUM_REGION_SHARE
 
 
 @settings(deadline=None, max_examples=60)
@@ -425,7 +425,7 @@ def test_a_pasted_cutout_covers_what_is_under_it(seed: int, height: int, width: 
     assert np.array_equal(pasted.image[~plate.mask], view.image[~plate.mask])
     for other in others:
         assert not (other.mask & plate.mask).any()
-        assert other.mask.mean() >= photos.MINIMUM_REGION_SHARE
+        assert other.mask.mean() >= views.MINIMUM_REGION_SHARE
     assert not view.union("plate").any()  # the scene itself is left as it was
     check_alignment(pasted, slack=2)
 
@@ -443,7 +443,7 @@ def test_where_a_cutout_is_transparent_the_scene_shows_through() -> None:
 def test_an_augmented_scene_stays_aligned(seed: int, name: str) -> None:
     cutouts = [(np.full((20, 30, 4), (*MAGENTA, 255), np.uint8), "plate")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(photos, "recolour", lambda image, random: image)
+        patch.setattr(views, "recolour", lambda image, random: image)
         view = augment(scene(name), np.random.default_rng(seed), side=96, cutouts=cutouts)
     assert np.array_equal(view.union("plate"), (view.image == MAGENTA).all(axis=2))
     check_alignment(view, slack=4)

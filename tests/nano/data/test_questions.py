@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from lisa.data import regions
 from lisa.data.regions import (
     Region,
     Scene,
@@ -85,7 +86,7 @@ def test_a_word_is_true_of_what_it_picks_and_of_nothing_else(masks: list[np.ndar
         others = masks[:index] + masks[index + 1 :]
         (x, y), places = centre(mask), [centre(other) for other in others]
         areas = [other.sum() for other in others]
-        margin, ratio = questions.CLEAR_MARGIN, questions.CLEAR_RATIO
+        margin, ratio = regions.CLEAR_MARGIN, regions.CLEAR_RATIO
         assert {
             "left": all(x < other - margin for other, _ in places),
             "right": all(x > other + margin for other, _ in places),
@@ -103,12 +104,12 @@ def test_every_clear_difference_gets_its_word(masks: list[np.ndarray]) -> None:
     across = sorted(centre(mask)[0] for mask in masks)
     down = sorted(centre(mask)[1] for mask in masks)
     areas = sorted(int(mask.sum()) for mask in masks)
-    assert ("left" in found) == (across[1] - across[0] > questions.CLEAR_MARGIN)
-    assert ("right" in found) == (across[-1] - across[-2] > questions.CLEAR_MARGIN)
-    assert ("top" in found) == (down[1] - down[0] > questions.CLEAR_MARGIN)
-    assert ("bottom" in found) == (down[-1] - down[-2] > questions.CLEAR_MARGIN)
-    assert ("large" in found) == (areas[-1] > questions.CLEAR_RATIO * areas[-2])
-    assert ("small" in found) == (areas[1] > questions.CLEAR_RATIO * areas[0])
+    assert ("left" in found) == (across[1] - across[0] > regions.CLEAR_MARGIN)
+    assert ("right" in found) == (across[-1] - across[-2] > regions.CLEAR_MARGIN)
+    assert ("top" in found) == (down[1] - down[0] > regions.CLEAR_MARGIN)
+    assert ("bottom" in found) == (down[-1] - down[-2] > regions.CLEAR_MARGIN)
+    assert ("large" in found) == (areas[-1] > regions.CLEAR_RATIO * areas[-2])
+    assert ("small" in found) == (areas[1] > regions.CLEAR_RATIO * areas[0])
 
 
 @settings(deadline=None)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from helpers.lively_model import chat_tokenizer, picture, tiny_config
 from lisa.errors import ModelError
 from lisa.example import MAX_QUESTION_CHARACTERS, Example
+from lisa.model import geometry
 from lisa.model.answers import group_by_image, phrases, spoken_answer
 from lisa.model.config import LisaConfig
 from lisa.model.interfaces import IGNORE_LABEL, DecodedMasks, Generated
@@ -446,7 +447,7 @@ def test_a_mask_does_not_depend_on_the_bands_it_is_stretched_in(
     logits = some_logits(sum(size))
     whole = made.decode_mask(logits, size)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processor_file, "BAND_PIXELS", band * max(size) // 4 + 1)
+        patch.setattr(geometry, "BAND_PIXELS", band * max(size) // 4 + 1)
         assert (made.decode_mask(logits, size) == whole).all()
 
 
@@ -475,7 +476,7 @@ def test_a_huge_mask_is_stretched_in_little_memory(
     logits[8:, :] = 1.0
     mask = made.decode_mask(logits, size)
     assert mask.shape == size
-    assert largest <= max(processor_file.BAND_PIXELS, max(16, 16) * math.isqrt(200_000_000))
+    assert largest <= max(geometry.BAND_PIXELS, max(16, 16) * math.isqrt(200_000_000))
     assert mask[: max(1, size[0] // 2 - size[0] // 16)].any() == (size[0] == 1)
     assert mask[size[0] // 2 + size[0] // 16 :].all() or size[0] == 1
 

@@ -24,7 +24,7 @@ from lisa.model.lisa import LisaModel
 from lisa.nano.data import text_pairs
 from lisa.nano.data.imagenet import imagenet_classes
 from lisa.nano.data.sources import SKETCHED, Photos
-from lisa.nano.model import vlm
+from lisa.nano.model import projector
 from lisa.nano.model.processor import LisaProcessor
 from lisa.nano.model.weights import assemble
 from lisa.nano.training import recipe, symbolic
@@ -73,7 +73,9 @@ def tiny_recipe(source: Path) -> Iterator[None]:
         patch.setattr(recipe, "MIND", replace(recipe.MIND, pictures=2))
         patch.setattr(recipe, "EYES_SIDE", SIDE // 2)
         patch.setattr(symbolic, "MEASURED", 3)
-        patch.setattr(vlm, "NAME_TOKENS", 64)  # the tiny tokenizer spells names letter by letter
+        patch.setattr(
+            projector, "NAME_TOKENS", 64
+        )  # the tiny tokenizer spells names letter by letter
         few = text_pairs.glosses()[::200]
         patch.setattr(text_pairs, "glosses", lambda: few)
         patch.setattr(recipe, "learn_words", partial(recipe.learn_words, steps=2))
