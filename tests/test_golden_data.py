@@ -25,7 +25,7 @@ from lisa.data.prompts import (
     absent_answer,
     paper_validation_question,
 )
-from lisa.example import MASK_PLACE, Example
+from lisa.example import SEG_TOKEN, Example
 from lisa.model.chat_templates import TEMPLATES, Template
 from lisa.training.optim import warmup_decay
 
@@ -241,7 +241,7 @@ def test_official_validation_samples(run: dict[str, Any], arrays: dict[str, np.n
         of_picture = [example for example in examples if example.name.split("#")[0] == shown]
         for example, mask, official in zip(of_picture, masks, sample["conversations"], strict=True):
             asked = paper_validation_question(example.question, sentence="long" in example.tags)
-            assert written(template, [f" {asked}", f"{MASK_PLACE}."]) == official
+            assert written(template, [f" {asked}", f"{SEG_TOKEN}."]) == official
             target, ignored = (mask > 0) & (mask != UNKNOWN), mask == UNKNOWN
             assert np.count_nonzero(example.mask != target) <= BORDER_PIXELS
             if example.ignore is not None:

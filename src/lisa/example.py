@@ -13,7 +13,8 @@ import PIL.Image
 from lisa.errors import DataError, ImageError, LisaError, QuestionError
 
 MAX_QUESTION_CHARACTERS = 2000
-MASK_PLACE = "[SEG]"  # in an answer: here stands the next of its masks
+SEG_TOKEN = "[SEG]"  # in an answer: here stands the next of its masks
+TEACHER_FORCED_ANSWER = f"{SEG_TOKEN}."  # the answer that the paper's evaluation supplies
 
 
 def check_question(question: object) -> str:
@@ -53,7 +54,7 @@ class Example:
         image: RGB, at its original size.
         question: at most `MAX_QUESTION_CHARACTERS`; surrounding white space is removed.
         answer: what should be said, or None when nobody wrote an answer. It may say with
-            `MASK_PLACE` where each of the masks stands: once for each, or not at all.
+            `SEG_TOKEN` where each of the masks stands: once for each, or not at all.
         masks: bool [N, H, W], one for each thing asked for. N = 0: the target is not in the
             picture. None: not known.
         ignore: bool [H, W], True where no score is taken; None: every pixel counts.

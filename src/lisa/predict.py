@@ -28,10 +28,9 @@ from lisa.checkpoints.directory import EMBEDDED, Processor, build
 from lisa.checkpoints.precision import DeviceMap, Precision
 from lisa.data.prompts import present_answer
 from lisa.errors import LisaError, QuestionError
-from lisa.example import check_question
+from lisa.example import SEG_TOKEN, check_question
 from lisa.image import ImageSource, load_image
 from lisa.masks import Mask
-from lisa.model.config import SEG_TOKEN
 from lisa.model.interfaces import DecodedMasks, Generated
 from lisa.model.lisa import EncodedImages, LisaModel
 from lisa.nano.model.candidates import collect, gains, glimpse

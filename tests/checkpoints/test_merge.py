@@ -10,8 +10,8 @@ from helpers.lively_model import chat_tokenizer, lively_model, save_directory, t
 from helpers.tuning import write_full_size
 from lisa.checkpoints.directory import build
 from lisa.checkpoints.merge import Learnt, sort_learnt, write_merged
+from lisa.checkpoints.packed import read_weights
 from lisa.errors import ModelError
-from lisa.nano.model.weights import read_weights
 
 LAYER = "vlm.language.model.layers.0.self_attn.q_proj"
 

@@ -16,7 +16,7 @@ from lisa.data.prompts import (
     paper_validation_question,
     present_answer,
 )
-from lisa.example import MASK_PLACE
+from lisa.example import SEG_TOKEN
 from lisa.nano.data.prompts import (
     LISTING_QUESTIONS,
     NAMING_QUESTIONS,
@@ -136,7 +136,7 @@ def test_answers_of_the_paper_have_one_place_for_the_mask() -> None:
     random = np.random.default_rng(0)
     answers = {paper_answer(random) for _ in range(100)}
     assert len(answers) == 5
-    assert all(answer.count(MASK_PLACE) == 1 for answer in answers)
+    assert all(answer.count(SEG_TOKEN) == 1 for answer in answers)
 
 
 @pytest.mark.parametrize(

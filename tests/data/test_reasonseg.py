@@ -17,7 +17,7 @@ from helpers.paths import GOLDEN
 from lisa.data.prompts import PAPER_ANSWERS, PAPER_SENTENCE_QUESTIONS
 from lisa.data.reasonseg import IGNORE, TARGET, ReasonSeg, Shape, rasterise
 from lisa.errors import DataError, ImageError
-from lisa.example import MASK_PLACE, Example
+from lisa.example import SEG_TOKEN, Example
 
 needs_golden = pytest.mark.skipif(
     not (GOLDEN / "reasonseg").is_dir(),
@@ -251,7 +251,7 @@ def test_at_most_three_wordings_are_asked_as_in_the_paper(tmp_path: Path) -> Non
     assert len(dataset.draw(0, np.random.default_rng(0))) == 3
     asked = {template.format(text) for template in PAPER_SENTENCE_QUESTIONS for text in texts}
     assert {example.question for example in draws(dataset)} == asked
-    answers = {answer.format(MASK_PLACE) for answer in PAPER_ANSWERS}
+    answers = {answer.format(SEG_TOKEN) for answer in PAPER_ANSWERS}
     assert {example.answer for example in draws(dataset)} == answers
 
 

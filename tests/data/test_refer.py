@@ -13,7 +13,7 @@ from helpers.picture_files import HEIGHT, WIDTH, polygon, square, write_json, wr
 from lisa.data.prompts import PAPER_ANSWERS, PAPER_PHRASE_QUESTIONS
 from lisa.data.refer import COCO_PHOTOS, GREFCOCO, REFCLEF, REFCOCO, Refer, Referring
 from lisa.errors import DataError, ImageError
-from lisa.example import MASK_PLACE
+from lisa.example import SEG_TOKEN
 from lisa.masks import run_lengths
 
 Change = Callable[[list[Any], dict[str, Any]], Any]
@@ -96,7 +96,7 @@ def test_training_draws_up_to_three_sentences_of_a_picture(tmp_path: Path) -> No
     for example in drawn:
         asked = {template.format(example.phrase) for template in PAPER_PHRASE_QUESTIONS}
         assert example.question in asked
-        assert example.answer in {answer.format(MASK_PLACE) for answer in PAPER_ANSWERS}
+        assert example.answer in {answer.format(SEG_TOKEN) for answer in PAPER_ANSWERS}
     assert len(dataset.draw(1, np.random.default_rng(0))) == 1
 
 

@@ -21,9 +21,9 @@ from lisa.model.interfaces import Batch, Output
 from lisa.model.lisa import LisaModel
 from lisa.model.mask_decoder import SURE
 from lisa.model.processor import FullSizeProcessor
-from lisa.nano.training.losses import MaskLossWeights
 from lisa.training.optim import Recipe, make_optimizer
 from lisa.training.paper import answer_loss, official_mask_loss, prepare
+from lisa.training.presets import LossWeights
 
 LEAST_NORM = 1e-3  # of gradients that are more than rounding
 
@@ -82,9 +82,9 @@ def read_image(name: str) -> PIL.Image.Image:
 
 def losses(loaded: Loaded, output: Output, batch: Batch, record: dict[str, Any]) -> Any:
     """The official losses by their names, with the record's weights."""
-    weights = MaskLossWeights(
-        bce=record.get("bce_loss_weight", MaskLossWeights.bce),
-        dice=record.get("dice_loss_weight", MaskLossWeights.dice),
+    weights = LossWeights(
+        bce=record.get("bce_loss_weight", LossWeights.bce),
+        dice=record.get("dice_loss_weight", LossWeights.dice),
     )
     assert batch.labels is not None and batch.full_masks is not None
     predicted = loaded.processor.predicted_masks(output, batch)

@@ -9,8 +9,9 @@ from transformers import PreTrainedTokenizerFast
 from helpers.llama_tokenizer import llama_tokenizer
 from helpers.parts import CONTROL, TEMPLATE, decoder_fields, tokenizer, vlm_fields
 from lisa.errors import ModelError
+from lisa.example import SEG_TOKEN
 from lisa.model.chat_templates import IMAGE_TOKEN_ID
-from lisa.model.config import SEG_TOKEN, LisaConfig
+from lisa.model.config import LisaConfig
 from lisa.model.interfaces import IGNORE_LABEL
 from lisa.model.text_processor import ChatVoice, LegacyVoice, Voice, break_up
 

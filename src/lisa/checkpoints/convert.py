@@ -50,8 +50,9 @@ from lisa.checkpoints.transfer import (
     with_rows,
 )
 from lisa.errors import ModelError
+from lisa.example import SEG_TOKEN
 from lisa.files import check_absent, new_directory
-from lisa.model.config import SEG_TOKEN, LisaConfig, as_config
+from lisa.model.config import LisaConfig, as_config
 from lisa.model.lisa import EmbeddingAsMask
 from lisa.model.llama_tokenizer import ADDED_FILE, PIECES_FILE, LegacyTokenizer
 

@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from lisa.checkpoints.checkpoint import Planned, check_complete, write_shards
+from lisa.checkpoints.packed import read_weights
 from lisa.checkpoints.precision import DEFAULT, Precision, load_model
 from lisa.errors import ModelError
 from lisa.files import new_directory, write_atomically
@@ -33,7 +34,6 @@ from lisa.model.lisa import LisaModel
 from lisa.model.processor import FullSizeProcessor
 from lisa.model.text_processor import ChatVoice, add_seg_token
 from lisa.nano.model.processor import LisaProcessor
-from lisa.nano.model.weights import read_weights
 
 Processor = LisaProcessor | FullSizeProcessor
 EMBEDDED = "nano"

@@ -37,6 +37,7 @@ from lisa.checkpoints.official_names import (
     projector_kind,
     sam_fields,
 )
+from lisa.checkpoints.packed import BLOCK_BYTES, LOW_RANK, split_key
 from lisa.checkpoints.transfer import (
     Shape,
     Tensors,
@@ -47,9 +48,9 @@ from lisa.checkpoints.transfer import (
     shapes_of,
 )
 from lisa.errors import LisaError, ModelError
-from lisa.model.config import SEG_TOKEN, LisaConfig
+from lisa.example import SEG_TOKEN
+from lisa.model.config import LisaConfig
 from lisa.model.llama_tokenizer import ADDED_FILE, LegacyTokenizer
-from lisa.nano.model.weights import BLOCK_BYTES, LOW_RANK, split_key
 
 OURS, UNKNOWN = "ours", "unknown"
 PART = "a part of a LISA"

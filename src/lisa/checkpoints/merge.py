@@ -20,10 +20,10 @@ from torch import Tensor
 
 from lisa.checkpoints.checkpoint import Checkpoint, Planned, read_file, write_file, write_shards
 from lisa.checkpoints.directory import Processor, write_config
+from lisa.checkpoints.packed import LOW_RANK, split_key
 from lisa.errors import ModelError
 from lisa.files import new_directory
 from lisa.model.processor import FullSizeProcessor
-from lisa.nano.model.weights import LOW_RANK, split_key
 
 OWNER = "model."  # what a task calls its model
 RECALL = "vlm.recall."

@@ -24,7 +24,7 @@ from lisa.data.image_dataset import PictureSet, check_exists, check_size, drawn,
 from lisa.data.prompts import listed, paper_question
 from lisa.data.records import BadRecords, field, read_json, read_list
 from lisa.errors import DataError
-from lisa.example import MASK_PLACE, Example, check_question
+from lisa.example import SEG_TOKEN, Example, check_question
 from lisa.masks import check_segmentation, decode_segmentation
 
 MUSE_PLACE = "{seg}"  # a mask's place in an answer of MUSE
@@ -44,7 +44,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A question about a picture, and an answer with a ``MASK_PLACE`` for each target."""
+    """A question about a picture, and an answer with a ``SEG_TOKEN`` for each target."""
 
     photo: Path
     size: tuple[int, int] | None  # height, width of the masks; None: as the picture
@@ -213,8 +213,8 @@ def _parse_target(target: Any) -> Target:
 def _spoken(text: Any, targets: Sequence[Target]) -> str:
     """The answer of the file; where it does not have a place for each mask, one of names."""
     if isinstance(text, str) and text.count(MUSE_PLACE) == len(targets):
-        return text.replace(MUSE_PLACE, MASK_PLACE)
-    words = listed([f"the {target.name} {MASK_PLACE}" for target in targets])
+        return text.replace(MUSE_PLACE, SEG_TOKEN)
+    words = listed([f"the {target.name} {SEG_TOKEN}" for target in targets])
     return f"{words[0].upper()}{words[1:]}."
 
 
@@ -248,5 +248,5 @@ def _parse_plus(record: Any, photos: Path, targets: dict[int, Target], where: st
         raise DataError("'ID' is empty; expected at least one annotation of COCO 2017")
     for target in found:
         check_segmentation(target.segmentation)
-    answer = f"Sure, {listed([MASK_PLACE] * len(found))}."
+    answer = f"Sure, {listed([SEG_TOKEN] * len(found))}."
     return Exchange(photo, None, question, answer, found, where)

@@ -1,16 +1,19 @@
 """Question and answer templates: a name or a phrase becomes something a person would type.
 
-The small model's own words, and the paper's. In the paper's answers ``MASK_PLACE`` says where a
+The small model's own words, and the paper's. In the paper's answers ``SEG_TOKEN`` says where a
 mask stands; in the others the processor adds it. Text only: this file knows no picture, no mask.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from functools import cache
+from importlib import resources
 
 import numpy as np
 
-from lisa.example import MASK_PLACE
+from lisa.example import SEG_TOKEN
 
 NAME_QUESTIONS = (
     "Segment the {}.",
@@ -68,6 +71,14 @@ def absent_answer(phrase: str) -> str:
     return f"There is no {phrase} in this picture."
 
 
+@cache
+def synonyms() -> dict[str, list[str]]:
+    """What else people call a thing: "frankfurter" for "hot dog"."""
+    text = resources.files("lisa.data").joinpath("synonyms.json").read_text(encoding="utf-8")
+    found: dict[str, list[str]] = json.loads(text)
+    return found
+
+
 # The paper's own words (arXiv 2308.00692), which its checkpoints were trained on.
 
 
@@ -89,8 +100,8 @@ def paper_explained_question(text: str, random: np.random.Generator) -> str:
 
 
 def paper_answer(random: np.random.Generator) -> str:
-    """An answer that only points, with ``MASK_PLACE`` where its mask stands."""
-    return choose(PAPER_ANSWERS, random).format(MASK_PLACE)
+    """An answer that only points, with ``SEG_TOKEN`` where its mask stands."""
+    return choose(PAPER_ANSWERS, random).format(SEG_TOKEN)
 
 
 def listed(words: Sequence[str]) -> str:

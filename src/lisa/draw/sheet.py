@@ -6,6 +6,7 @@ This file knows examples and pixels; it refuses to know where they come from.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import PIL.Image
@@ -13,12 +14,21 @@ from PIL import Image, ImageDraw
 
 from lisa.draw.overlay import draw_overlay
 from lisa.example import Example
-from lisa.result import Result
 
 SHEET_COLUMNS = 4
 THUMBNAIL = 300  # pixels
 
 COLUMNS, CELL, GAP = 4, 320, 4  # pictures in a row; pixels
+
+
+class Answered(Protocol):
+    """A question with its answer, such as a ``Result``."""
+
+    @property
+    def question(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    def overlay(self) -> PIL.Image.Image: ...
 
 
 def contact_sheet(examples: Sequence[Example]) -> PIL.Image.Image:
@@ -53,7 +63,7 @@ def smaller(mask: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.asarray(picture)
 
 
-def draw_sheet(results: Sequence[Result]) -> Image.Image:
+def draw_sheet(results: Sequence[Answered]) -> Image.Image:
     """Overlays side by side, each with its question and answer underneath."""
     rows = -(-len(results) // SHEET_COLUMNS)
     cell = THUMBNAIL + 44

@@ -11,7 +11,6 @@ from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,12 +18,10 @@ import PIL.Image
 from rich.console import Console
 from rich.progress import Progress
 
-from lisa.data.prompts import paper_validation_question
+from lisa.data.prompts import paper_validation_question, synonyms
 from lisa.errors import DataError, LisaError
 from lisa.evaluation.metrics import SampleScore, SegmentationMetrics
-from lisa.example import Example
-from lisa.model.config import TEACHER_FORCED_ANSWER
-from lisa.nano.data.knowledge import Thing, things
+from lisa.example import TEACHER_FORCED_ANSWER, Example
 from lisa.result import Result
 
 # What the segmenter is given as the answer, by protocol. None: it answers by itself.
@@ -142,14 +139,8 @@ def names_the_target(text: str, phrase: str) -> bool | None:
     """
     if not phrase:
         return None
-    known = _known_things().get(phrase)
-    names = "|".join(re.escape(name) for name in (phrase, *(known.synonyms if known else ())))
+    names = "|".join(re.escape(name) for name in (phrase, *synonyms().get(phrase, ())))
     return re.search(rf"\b(?:{names})(?:s|es)?\b", text, re.IGNORECASE) is not None
-
-
-@cache
-def _known_things() -> dict[str, Thing]:
-    return things()
 
 
 def own_score(result: Result) -> float | None:
@@ -198,7 +189,7 @@ class _Sample:
     target: np.ndarray  # bool [H, W]
 
 
-def _read_ahead(task: Task, indices: Sequence[int]) -> "Generator[Future[_Sample], None, None]":
+def _read_ahead(task: Task, indices: Sequence[int]) -> Generator[Future[_Sample], None, None]:
     """The samples in order; the next ones are read while one is asked."""
     sources = task.sources()
 
@@ -216,7 +207,7 @@ def _read_ahead(task: Task, indices: Sequence[int]) -> "Generator[Future[_Sample
         yield from waiting
 
 
-def _ask(segmenter: AsksQuestions, sample: "Future[_Sample]", index: int, protocol: str) -> Record:
+def _ask(segmenter: AsksQuestions, sample: Future[_Sample], index: int, protocol: str) -> Record:
     """Asks one question; an error, be it out of memory, must not lose the others."""
     clock = _Clock()
     try:
@@ -233,7 +224,7 @@ def _ask(segmenter: AsksQuestions, sample: "Future[_Sample]", index: int, protoc
         return _failed(index, protocol, error, known, clock)
 
 
-def _answered(index: int, protocol: str, known: _Sample, result: Result, clock: "_Clock") -> Record:
+def _answered(index: int, protocol: str, known: _Sample, result: Result, clock: _Clock) -> Record:
     """The record of a result.
 
     Raises:
@@ -263,7 +254,7 @@ def _answered(index: int, protocol: str, known: _Sample, result: Result, clock: 
 
 
 def _failed(
-    index: int, protocol: str, error: Exception, known: _Sample | None, clock: "_Clock"
+    index: int, protocol: str, error: Exception, known: _Sample | None, clock: _Clock
 ) -> Record:
     """The record of a sample that raised; ``known`` is None where it could not be read."""
     example = known.example if known else None

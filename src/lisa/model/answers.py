@@ -8,8 +8,7 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
-from lisa.example import Example
-from lisa.model.config import SEG_TOKEN, TEACHER_FORCED_ANSWER
+from lisa.example import SEG_TOKEN, TEACHER_FORCED_ANSWER, Example
 
 
 def spoken_words(raw_answer: str) -> str:

@@ -16,10 +16,7 @@ from typing import Any
 from transformers import AutoConfig, LlamaConfig, PretrainedConfig
 
 from lisa.errors import ModelError
-from lisa.example import MASK_PLACE
 
-SEG_TOKEN = MASK_PLACE
-TEACHER_FORCED_ANSWER = f"{SEG_TOKEN}."  # the answer that the paper's evaluation supplies
 IMAGE_STRIDE = 32  # pixels between two locations of the coarsest map
 
 DECODER_SIZES: dict[str, int] = {

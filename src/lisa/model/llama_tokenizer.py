@@ -21,8 +21,8 @@ from pathlib import Path
 from sentencepiece import SentencePieceProcessor
 
 from lisa.errors import ModelError
+from lisa.example import SEG_TOKEN
 from lisa.files import write_atomically
-from lisa.model.config import SEG_TOKEN
 
 PIECES_FILE = "tokenizer.model"
 ADDED_FILE = "added_tokens.json"

@@ -24,12 +24,12 @@ from transformers import AutoImageProcessor, PreTrainedTokenizerFast
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 
 from lisa.errors import ModelError
-from lisa.example import Example
+from lisa.example import SEG_TOKEN, Example
 from lisa.masks import Mask
 from lisa.model import mask_decoder, vlm
 from lisa.model.answers import group_by_image, is_present, phrases, spoken_answer, spoken_words
 from lisa.model.chat_templates import IMAGE_TOKEN_ID, TEMPLATES, Row, text_limit
-from lisa.model.config import OFFICIAL, SEG_TOKEN, LisaConfig
+from lisa.model.config import OFFICIAL, LisaConfig
 from lisa.model.geometry import clip_pixels, longest_side_size, restore_masks, sam_pixels
 from lisa.model.interfaces import (
     IGNORE_LABEL,

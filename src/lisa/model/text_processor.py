@@ -15,6 +15,7 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
 from lisa.errors import ModelError
+from lisa.example import SEG_TOKEN
 from lisa.model.chat_templates import (
     IMAGE_TOKEN,
     IMAGE_TOKEN_ID,
@@ -24,7 +25,7 @@ from lisa.model.chat_templates import (
     encode_with_image,
     mark_image,
 )
-from lisa.model.config import OFFICIAL, SEG_TOKEN, LisaConfig
+from lisa.model.config import OFFICIAL, LisaConfig
 from lisa.model.interfaces import IGNORE_LABEL
 from lisa.model.llama_tokenizer import LegacyTokenizer
 

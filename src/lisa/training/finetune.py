@@ -31,10 +31,9 @@ from lisa.data.datasets import DATASETS, open_dataset
 from lisa.data.mixture import Mixture, Share, Vary, family_weights
 from lisa.data.prompts import absent_answer, present_answer
 from lisa.errors import DataError, LisaError, OutputError
-from lisa.example import Example
+from lisa.example import SEG_TOKEN, Example
 from lisa.files import write_atomically
 from lisa.model.answers import is_present
-from lisa.model.config import SEG_TOKEN
 from lisa.nano.training.joint import sometimes_silent
 from lisa.nano.training.tuning import make_task
 from lisa.predict import Segmenter, load

@@ -1,8 +1,6 @@
-"""What the paper trains of a full-size model, and how fast (arXiv 2308.00692, §4.1 and the code).
+"""How fast the paper trains: its numbers, AdamW, and the learning rate over updates (§4.1).
 
-Low-rank factors go into the queries and values of the language model; they, the word tables, the
-mask decoder and the head are trained, everything else stays as it was. This file knows the names of
-parameters and the numbers of the recipe; it refuses to know what is learnt from which data.
+This file knows the numbers of the recipe; it refuses to know which parameters are trained.
 """
 
 from __future__ import annotations

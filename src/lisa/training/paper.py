@@ -1,4 +1,10 @@
-"""TODO."""
+"""The paper's training of a full-size model: losses (equations 3 to 5), and what is trained (§4.1).
+
+Low-rank factors go into the queries and values of the language model; they, the word tables, the
+mask decoder and the head are trained, everything else stays as it was. The losses have the official
+code's constants. This file knows models, losses and names of parameters; it refuses to know data
+sets and loops.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +22,11 @@ from lisa.errors import DataError
 from lisa.model.interfaces import IGNORE_LABEL, Batch
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import FullSizeProcessor
-from lisa.nano.training.losses import MaskLossWeights
 from lisa.training.loop import Losses, Task
 from lisa.training.optim import PAPER, Recipe
-from lisa.training.presets import Preset
+from lisa.training.presets import LossWeights, Preset
 
+PAPER_LOSSES = LossWeights()
 SOMETIMES_IDLE = ("model.head.", "model.decoder.")  # a batch without masks does not lead there
 
 # The constants of the official code.
@@ -112,7 +118,7 @@ def official_dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
 def official_mask_loss(
     predicted: Sequence[Tensor],
     targets: Sequence[Tensor],
-    weights: MaskLossWeights = MaskLossWeights(),
+    weights: LossWeights = PAPER_LOSSES,
 ) -> dict[str, Tensor]:
     """The weighted losses ``mask_bce_loss`` and ``mask_dice_loss`` of a batch.
 
@@ -163,9 +169,7 @@ class PaperTask(Task):
         weights = self.preset.losses
         output = self.model(batch)
         predicted = self.processor.predicted_masks(output, batch)
-        masks = official_mask_loss(
-            predicted, batch.full_masks, MaskLossWeights(bce=weights.bce, dice=weights.dice)
-        )
+        masks = official_mask_loss(predicted, batch.full_masks, weights)
         text = weights.text * answer_loss(output.logits, batch.labels)
         return {
             "text": text + idle(self),

@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from lisa.data.prompts import synonyms
 from lisa.errors import DataError
 from lisa.nano.data.knowledge import Thing, is_held_out, new_phrasings, read_line, taught, things
 from lisa.nano.data.text_files import text_file
@@ -205,3 +206,9 @@ def test_a_malformed_line_is_named(line: str) -> None:
     assert str(caught.value).startswith("line 7 of 'home.jsonl' is malformed")
     assert "expected {" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_evaluation_knows_the_same_synonyms() -> None:
+    assert synonyms() == {
+        name: [*thing.synonyms] for name, thing in KNOWN.items() if thing.synonyms
+    }

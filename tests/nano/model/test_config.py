@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from helpers.parts import DECODERS, VLMS, decoder_fields, vlm_fields
 from lisa.errors import ModelError
-from lisa.model.config import DECODER_SIZES, SEG_TOKEN, TEACHER_FORCED_ANSWER, LisaConfig
+from lisa.example import SEG_TOKEN, TEACHER_FORCED_ANSWER
+from lisa.model.config import DECODER_SIZES, LisaConfig
 
 FIELDS = (
     "language",

@@ -16,12 +16,12 @@ from helpers.published_tower import published_state
 from helpers.tiny_model import tiny_model
 from lisa.checkpoints.checkpoint import read_file
 from lisa.checkpoints.directory import build
+from lisa.checkpoints.packed import assemble
 from lisa.errors import ModelError
 from lisa.nano.model import starting_weights
 from lisa.nano.model.processor import LisaProcessor
 from lisa.nano.model.projector import NAME_TOKENS
 from lisa.nano.model.tower import VisionTower
-from lisa.nano.model.weights import assemble
 
 WIDTH, LAYERS, HEADS, KEY_HEADS, INNER = 64, 3, 4, 2, 96
 NAMES = [f"class {n}" for n in range(1000)]

@@ -17,6 +17,7 @@ from helpers.tiny_model import write_starting_model
 from helpers.training_data import SIDE, SOURCES, write_training_data
 from lisa.checkpoints.checkpoint import read_file
 from lisa.checkpoints.directory import build
+from lisa.checkpoints.packed import assemble
 from lisa.data.stream import Stream
 from lisa.errors import DataError, LisaError
 from lisa.model.interfaces import Batch
@@ -26,7 +27,6 @@ from lisa.nano.data.imagenet import imagenet_classes
 from lisa.nano.data.sources import SKETCHED, Photos
 from lisa.nano.model import projector
 from lisa.nano.model.processor import LisaProcessor
-from lisa.nano.model.weights import assemble
 from lisa.nano.training import recipe, symbolic
 from lisa.nano.training.grounding import EyesTask
 from lisa.nano.training.joint import MindTask, mind_stream

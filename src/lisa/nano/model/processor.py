@@ -20,10 +20,10 @@ from tokenizers import AddedToken, Tokenizer
 from torch import Tensor
 
 from lisa.errors import ModelError
-from lisa.example import Example
+from lisa.example import SEG_TOKEN, Example
 from lisa.masks import Mask
 from lisa.model.answers import group_by_image, is_present, phrases, spoken_answer, spoken_words
-from lisa.model.config import SEG_TOKEN, LisaConfig
+from lisa.model.config import LisaConfig
 from lisa.model.geometry import stretch_above
 from lisa.model.interfaces import (
     IGNORE_LABEL,

@@ -18,13 +18,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from lisa.checkpoints.checkpoint import check_complete, write_file
+from lisa.checkpoints.packed import BLOCK_BYTES
 from lisa.errors import ModelError
 from lisa.files import write_atomically
 from lisa.model.config import LisaConfig
 from lisa.model.lisa import LisaModel
 from lisa.nano.model.processor import LisaProcessor, add_seg_token
 from lisa.nano.model.tower import STAGES, VisionTower
-from lisa.nano.model.weights import BLOCK_BYTES
 
 if TYPE_CHECKING:
     from gguf import GGUFReader, ReaderTensor

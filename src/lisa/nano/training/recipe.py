@@ -33,6 +33,7 @@ from lisa.checkpoints.directory import (
     read_config,
     write_config,
 )
+from lisa.checkpoints.packed import assemble
 from lisa.data.reasonseg import ReasonSeg
 from lisa.data.stream import Stream
 from lisa.errors import DataError, LisaError
@@ -44,7 +45,6 @@ from lisa.nano.data.photos import PhotoFolder, labelled_folders
 from lisa.nano.data.sources import Photos
 from lisa.nano.model.directory import write_names
 from lisa.nano.model.processor import LisaProcessor
-from lisa.nano.model.weights import assemble
 from lisa.nano.training.calibration import calibrate_once
 from lisa.nano.training.grounding import (
     EyesTask,

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lisa.checkpoints.checkpoint import check_complete, read_file, write_file
+from lisa.checkpoints.packed import assemble, read_weights, unpack_q4_1, unpack_q8_0
 from lisa.errors import LisaError, ModelError, OutputError
-from lisa.nano.model.weights import assemble, read_weights, unpack_q4_1, unpack_q8_0
 
 halves = st.floats(-100, 100, width=16)
 
