@@ -1,4 +1,7 @@
-"""TODO."""
+"""The parts that HTML pages share: style sheets, images inside the page, a curve with a caption.
+
+This file knows HTML; it refuses to know what a page is about.
+"""
 
 from __future__ import annotations
 

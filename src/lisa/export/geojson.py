@@ -1,4 +1,7 @@
-"""TODO."""
+"""Masks as GeoJSON: polygons along the pixels' edges, holes included (RFC 7946).
+
+This file knows one mask and its feature; it refuses to know images and questions.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""The model: configuration, contracts, parts, and how they are put together."""
+"""The paper's model: a vision-language model, the [SEG] embedding as a prompt, a mask decoder.
+
+It knows tensors, tokens and the two contracts of its parts; it refuses to know data and losses.
+"""

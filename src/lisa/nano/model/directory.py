@@ -1,4 +1,7 @@
-"""TODO."""
+"""What a new lisa-nano is given before it is written: the tokens of all names it can see.
+
+This file knows the projector's tables; it refuses to know files and weights.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""TODO."""
+"""Image features -> visual tokens: the names seen, in the language model's own word embeddings.
+
+Some tokens mix the names seen at one place of a grid; others spell out the names found most surely.
+This file knows features and embeddings; it refuses to know questions and masks.
+"""
 
 from __future__ import annotations
 
