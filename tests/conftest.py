@@ -50,6 +50,7 @@ def processor(tiny: tuple[LisaModel, LisaProcessor]) -> LisaProcessor:
 @pytest.fixture
 def segmenter(tiny: tuple[LisaModel, LisaProcessor]) -> Segmenter:
     """The same, behind the interface that people use, with nothing remembered."""
+    from lisa.nano.model.segmenter import NanoAnswering
     from lisa.predict import Segmenter
 
-    return Segmenter(*tiny, name="tiny")
+    return Segmenter(NanoAnswering(*tiny), name="tiny")

@@ -23,7 +23,7 @@ from pycocotools import mask as coco_mask
 
 import lisa
 from helpers.commands import parse
-from lisa import cli, predict
+from lisa import cli, models
 from lisa.image import load_image
 from lisa.nano.evaluation import page
 from lisa.nano.training import calibration
@@ -106,7 +106,7 @@ Run = Callable[..., Outcome]
 @pytest.fixture
 def segmenter(monkeypatch: pytest.MonkeyPatch) -> FakeSegmenter:
     fake = FakeSegmenter()
-    monkeypatch.setattr(predict, "load", fake.load)
+    monkeypatch.setattr(models, "load", fake.load)
     return fake
 
 

@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 
 import lisa
 from helpers.lively_model import picture
-from lisa import predict
 from lisa.errors import ImageError, LisaError, ModelError, QuestionError
 from lisa.example import MAX_QUESTION_CHARACTERS
 from lisa.masks import Mask
 from lisa.model.interfaces import DecodedMasks, Pictures
 from lisa.model.lisa import LisaModel
+from lisa.nano.model import segmenter as module
 from lisa.nano.model.processor import LisaProcessor
-from lisa.predict import BATCH_SIZE, REMEMBERED_IMAGES, Segmenter, fingerprint, less_sure
+from lisa.nano.model.segmenter import NanoAnswering, less_sure
+from lisa.predict import BATCH_SIZE, REMEMBERED_IMAGES, Segmenter, fingerprint
 from lisa.result import Result
 
 QUESTIONS = ["what is the cat?", "a", "no cup in the umbrella?", "what is assistant?", "the cat?"]
@@ -96,7 +97,9 @@ def test_the_same_picture_from_anywhere_gives_the_same_answer(
     path = tmp_path / "photo.png"
     path.write_bytes(png(image))
     sources: list[Any] = [image, path, str(path), png(image), np.asarray(image)]
-    results = [Segmenter(*tiny).segment(s, QUESTIONS[0], answer="[SEG].") for s in sources]
+    results = [
+        Segmenter(NanoAnswering(*tiny)).segment(s, QUESTIONS[0], answer="[SEG].") for s in sources
+    ]
     for result in results[1:]:
         assert (result.mask == results[0].mask).all()
     assert [result.name for result in results] == ["", str(path), str(path), "", ""]
@@ -106,8 +109,8 @@ def test_the_same_question_gives_the_same_bytes(
     tiny: tuple[LisaModel, LisaProcessor], tiny_directory: Path
 ) -> None:
     """Asked twice, by another segmenter, and by the model loaded once more."""
-    asked = Segmenter(*tiny)
-    others = [asked, Segmenter(*tiny), lisa.load(tiny_directory, "cpu")]
+    asked = Segmenter(NanoAnswering(*tiny))
+    others = [asked, Segmenter(NanoAnswering(*tiny)), lisa.load(tiny_directory, "cpu")]
     for question in QUESTIONS:
         first = asked.segment(picture(), question)
         for other in others:
@@ -402,7 +405,7 @@ def test_each_mask_is_refined_by_a_look_from_closer_by(
     left, top, right, bottom = 8, 4, 40, 30
 
     def masks(box: tuple[int, int, int, int] | None) -> list[Mask]:
-        monkeypatch.setattr(predict, "closer_box", lambda mask: box)
+        monkeypatch.setattr(module, "closer_box", lambda mask: box)
         asked = [(picture(seed=seed), question) for seed in range(4) for question in QUESTIONS]
         return [mask for pair in asked for mask in segmenter.segment(*pair).masks]
 

@@ -45,7 +45,7 @@ def test_every_error_is_exported_and_is_the_same_class() -> None:
 
 
 def test_names_come_from_the_file_that_defines_them() -> None:
-    homes = {"Example": "example", "Mask": "result", "Result": "result", "Segmenter": "predict"}
+    homes = {"Example": "example", "Mask": "masks", "Result": "result", "Segmenter": "predict"}
     for name, module in homes.items():
         assert getattr(lisa, name) is getattr(import_module(f"lisa.{module}"), name)
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     )
     from lisa.example import Example
     from lisa.masks import Mask
-    from lisa.predict import Chat, Segmenter, load
+    from lisa.models import load
+    from lisa.predict import Chat, Segmenter
     from lisa.result import Result
 
 __all__ = [
@@ -52,13 +53,13 @@ _HOMES = {
     "Example": "lisa.example",
     "ImageError": "lisa.errors",
     "LisaError": "lisa.errors",
-    "Mask": "lisa.result",
+    "Mask": "lisa.masks",
     "ModelError": "lisa.errors",
     "OutputError": "lisa.errors",
     "QuestionError": "lisa.errors",
     "Result": "lisa.result",
     "Segmenter": "lisa.predict",
-    "load": "lisa.predict",
+    "load": "lisa.models",
 }
 
 

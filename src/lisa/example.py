@@ -140,3 +140,12 @@ class Example:
                 f"{field} of example {self.name!r}: "
                 f"expected {expected.__name__}, got {type(value).__name__}"
             )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question on its way to an answer."""
+
+    image_index: int  # which of the images it is about
+    question: str
+    answer: str | None  # read this one instead of generating

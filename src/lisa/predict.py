@@ -1,47 +1,30 @@
-"""``Segmenter``: a picture and a question go in, a ``Result`` comes out.
+"""``Segmenter``: an image and a question go in, a ``Result`` comes out.
 
-The one road to an answer: the command line, evaluation and the server all go through it. A picture
-is encoded once, however many questions follow. This file knows the order of the steps; it refuses
-to know what the model is made of.
+The one road to an answer: the command line, evaluation and the server all go through it. An image
+is encoded once, however many questions follow. ``Answering`` is the contract of what answers. This
+file knows the order of the steps; it refuses to know models and the library that runs them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
-from typing import TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload
 
-import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
-from torch.nn import functional as F
 
-from lisa.checkpoints.directory import EMBEDDED, Processor, build
-from lisa.checkpoints.precision import DeviceMap, Precision
-from lisa.data.prompts import present_answer
 from lisa.errors import LisaError, QuestionError
-from lisa.example import SEG_TOKEN, check_question
+from lisa.example import Asked, check_question
 from lisa.image import ImageSource, load_image
-from lisa.masks import Mask
-from lisa.model.interfaces import DecodedMasks, Generated
-from lisa.model.lisa import EncodedImages, LisaModel
-from lisa.nano.model.candidates import collect, gains, glimpse
-from lisa.nano.model.decoder import ImageFeatures
-from lisa.nano.model.processor import LisaProcessor
-from lisa.nano.model.zoom import both_views, closer_box, main_pieces
-from lisa.result import Result
+from lisa.result import Reply, Result
 
 REMEMBERED_IMAGES = 4
 BATCH_SIZE = 8  # questions side by side
-LEAST_CERTAINTY = 1e-6
 STRIP_PIXELS = 2**22  # of a picture that are copied at once to tell it from others
 
 Item = TypeVar("Item")
@@ -55,33 +38,31 @@ class Picture:
     name: str
 
 
-@dataclass(frozen=True)
-class Asked:
-    """One question on its way."""
+class Answering(Protocol):
+    """What answers: a model with its processor, whatever runs them."""
 
-    image_index: int  # which of the pictures it is about
-    question: str
-    answer: str | None  # read this one instead of generating
-    certainty: float | None = None  # that a recalled answer is about what is meant
+    def encode(self, images: Sequence[Image.Image]) -> Any:
+        """RGB images of any size -> what is kept of them for any number of questions."""
+
+    def answer(
+        self, kept: Any, images: Sequence[Image.Image], asked: Sequence[Asked]
+    ) -> list[Reply]:
+        """Each question's text and masks; ``kept`` is what ``encode`` made of ``images``."""
 
 
 class Segmenter:
     """Answers questions about pictures with text and masks.
 
     Args:
-        model: in evaluation mode, on its device. Its weights must not change afterwards: pictures
-            that have been encoded are remembered.
-        processor: of that model.
+        answering: what answers. Its weights must not change afterwards: images that have been
+            encoded are remembered.
         name: what results call the model.
         load_seconds: how long loading took, for ``Result.timings``.
     """
 
-    def __init__(
-        self, model: LisaModel, processor: Processor, name: str = "", load_seconds: float = 0.0
-    ) -> None:
-        self.model, self.processor, self.name = model, processor, name
-        self.load_seconds = load_seconds
-        self._remembered: OrderedDict[str, EncodedImages] = OrderedDict()
+    def __init__(self, answering: Answering, name: str = "", load_seconds: float = 0.0) -> None:
+        self.answering, self.name, self.load_seconds = answering, name, load_seconds
+        self._remembered: OrderedDict[str, Any] = OrderedDict()
 
     # A str is a sequence of str, too; the first overload that fits is the one that counts.
     @overload
@@ -163,135 +144,45 @@ class Segmenter:
     def _answer(
         self,
         pictures: Sequence[Picture],
-        images: EncodedImages,
+        kept: Any,
         asked: Sequence[Asked],
         image_seconds: float,
     ) -> list[Result]:
         """Answer at most ``BATCH_SIZE`` questions side by side."""
         started = time.perf_counter()
-        asked = self._recall(images, asked)
-        generated = self._generate(images, asked)
-        answered = time.perf_counter()
-        pictured = [pictures[one.image_index] for one in asked]
-        decoded = [
-            self._decode(answer, picture.image, one.certainty)
-            for answer, picture, one in zip(generated, pictured, asked, strict=True)
-        ]
+        replies = self.answering.answer(kept, [one.image for one in pictures], asked)
+        seconds = (time.perf_counter() - started) / len(asked)
+        mask_seconds = sum(reply.mask_seconds for reply in replies) / len(asked)
         timings = {
             "load": self.load_seconds,
             "image": image_seconds,
-            "answer": (answered - started) / len(asked),
-            "mask": (time.perf_counter() - answered) / len(asked),
+            "answer": seconds - mask_seconds,
+            "mask": mask_seconds,
         }
         return [
             Result(
-                picture.image,
+                pictures[one.image_index].image,
                 one.question,
-                text,
-                masks,
-                name=picture.name,
+                reply.text,
+                reply.masks,
+                name=pictures[one.image_index].name,
                 model=self.name,
                 timings=timings,
             )
-            for picture, one, (text, masks) in zip(pictured, asked, decoded, strict=True)
+            for one, reply in zip(asked, replies, strict=True)
         ]
 
-    def _generate(self, images: EncodedImages, asked: Sequence[Asked]) -> list[Generated]:
-        """What the model says and points at."""
-        return self.model.generate(
-            images,
-            [self.processor.question_ids(one.question) for one in asked],
-            [one.image_index for one in asked],
-            end_token_id=self.processor.end_token_id,
-            max_new_tokens=self.processor.max_new_tokens,
-            answers=[
-                None if one.answer is None else self.processor.answer_ids(one.answer)
-                for one in asked
-            ],
-        )
-
-    @torch.inference_mode()
-    def _recall(self, images: EncodedImages, asked: Sequence[Asked]) -> list[Asked]:
-        """Questions whose answer can be recalled come back with it; the model reads it then."""
-        recall, features = getattr(self.model.vlm, "recall", None), images.features
-        open_ones = [n for n, one in enumerate(asked) if one.answer is None]
-        found = list(asked)
-        if recall is None or not open_ones:
-            return found
-        assert isinstance(self.processor, LisaProcessor) and isinstance(features, ImageFeatures)
-        rows = torch.tensor([asked[n].image_index for n in open_ones], device=self.model.device)
-        answers = list(map(present_answer, self.processor.config.recall_names))
-        first = glimpse(
-            self.model.vlm,
-            self.processor,
-            images.prefix,
-            rows,
-            [asked[n].question for n in open_ones],
-            recall.look(features.keys)[rows],
-            answers,
-        )
-        evidence = collect(self.model.vlm, first)
-        decoder, prompts = self.model.decoder, recall.prompts[evidence.names]
-        choices = recall.choose(evidence, gains(decoder, features, prompts, rows))
-        for n, choice in zip(open_ones, choices, strict=True):
-            if choice is not None:
-                answer = f"{answers[choice.name]} {SEG_TOKEN}"
-                found[n] = replace(asked[n], answer=answer, certainty=choice.certainty)
-        return found
-
-    def _decode(
-        self, answer: Generated, picture: Image.Image, certainty: float | None
-    ) -> tuple[str, tuple[Mask, ...]]:
-        """An answer's text and masks; each mask is looked at once more, from closer by.
-
-        A question that took recalling is about one thing: small pieces beside it are dropped.
-        """
-        sure = 1.0 if certainty is None else certainty
-        answer = replace(answer, masks=less_sure(answer.masks, sure))
-        text, masks = self.processor.decode(answer, (picture.height, picture.width))
-        if self.processor.looks_closer:
-            views = zip(masks, answer.masks.low_res_masks, answer.prompts, strict=True)
-            masks = tuple(self._look_closer(picture, *view, sure) for view in views)
-        return text, masks if certainty is None else tuple(map(one_thing, masks))
-
-    @torch.inference_mode()
-    def _look_closer(
-        self, picture: Image.Image, mask: Mask, whole: Tensor, prompt: Tensor, certainty: float
-    ) -> Mask:
-        """The mask refined by what its prompt finds in the part of the picture around it."""
-        assert isinstance(self.processor, LisaProcessor)  # it says that it looks closer
-        box = closer_box(mask.mask)
-        if box is None:
-            return mask
-        pixels = self.processor.encode_pictures([picture.crop(box)]).pixel_values
-        decoder = self.model.decoder
-        row = torch.zeros(1, dtype=torch.long, device=self.model.device)
-        seen = decoder.decode(decoder.encode_image(pixels.to(self.model.device)), prompt[None], row)
-        seen = less_sure(seen, certainty)
-        (score,) = self.processor.scores(seen.iou_logits)
-        left, top, right, bottom = box
-        both = both_views(whole, seen.low_res_masks[0], box, (picture.height, picture.width))
-        full = np.zeros_like(mask.mask)
-        full[top:bottom, left:right] = self.processor.decode_mask(
-            both, (bottom - top, right - left)
-        )
-        return Mask(full, mask.phrase, (mask.score + score) / 2)
-
-    def _encode(self, pictures: Sequence[Image.Image]) -> EncodedImages:
-        """The pictures as the model keeps them; a single one is kept for the next question."""
-        if len(pictures) > 1:
-            return self._run_encoder(pictures)
-        key = fingerprint(pictures[0])
+    def _encode(self, images: Sequence[Image.Image]) -> Any:
+        """The images as they are kept; a single one is kept for the next question, too."""
+        if len(images) > 1:
+            return self.answering.encode(images)
+        key = fingerprint(images[0])
         if key not in self._remembered:
-            self._remembered[key] = self._run_encoder(pictures)
+            self._remembered[key] = self.answering.encode(images)
         self._remembered.move_to_end(key)
         while len(self._remembered) > REMEMBERED_IMAGES:
             self._remembered.popitem(last=False)
         return self._remembered[key]
-
-    def _run_encoder(self, pictures: Sequence[Image.Image]) -> EncodedImages:
-        encoded = self.processor.encode_pictures(pictures)
-        return self.model.encode_images(encoded.to(self.model.device))
 
 
 class Chat:
@@ -315,19 +206,6 @@ class Chat:
         result = replace(self.segmenter.segment(self.image, question), name=self.name)
         self.turns.append(result)
         return result
-
-
-def one_thing(mask: Mask) -> Mask:
-    """The mask without the pieces that are small beside its largest one."""
-    return replace(mask, mask=main_pieces(mask.mask))
-
-
-def less_sure(masks: DecodedMasks, certainty: float) -> DecodedMasks:
-    """The same masks, their expected IoU multiplied by a certainty in (0, 1]."""
-    if certainty >= 1.0:
-        return masks
-    expected = F.logsigmoid(masks.iou_logits) + math.log(max(certainty, LEAST_CERTAINTY))
-    return replace(masks, iou_logits=expected - torch.log1p(-expected.exp()))
 
 
 def ask(image_index: int, question: object, answer: object) -> Asked:
@@ -371,30 +249,3 @@ def read(source: ImageSource) -> Picture:
 def source_name(source: ImageSource) -> str:
     """The path of a picture that came as one, or ""."""
     return os.fsdecode(source) if isinstance(source, str | os.PathLike) else ""
-
-
-def load(
-    model: str | Path = EMBEDDED,
-    device: str | None = None,
-    *,
-    dtype: str | None = None,
-    device_map: DeviceMap | None = None,
-    quantize: str | None = None,
-) -> Segmenter:
-    """Load a model: ``"nano"``, the embedded one, or a directory.
-
-    Args:
-        model: name or directory.
-        device: "cpu", "cuda", "cuda:1" ...; None takes a GPU if there is one.
-        dtype: "float32", "bfloat16" or "float16", for models of full size.
-        device_map: "auto" spreads a model of full size over the GPUs, the memory and the disk.
-        quantize: "8bit" or "4bit" for the layers of a full-size language model.
-
-    Raises:
-        ModelError: no such model, damaged weights, no such device, an unknown precision, or one
-            that the model cannot have.
-    """
-    started = time.perf_counter()
-    precision = Precision(dtype=dtype, device_map=device_map, quantize=quantize)
-    built, processor = build(model, device, precision)
-    return Segmenter(built, processor, name=str(model), load_seconds=time.perf_counter() - started)

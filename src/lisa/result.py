@@ -29,6 +29,15 @@ from lisa.masks import UNNAMED, Mask, _expect_type, _is_number
 
 
 @dataclass(frozen=True, eq=False)
+class Reply:
+    """What is said and marked, before it is a ``Result``: masks of the image's size."""
+
+    text: str
+    masks: tuple[Mask, ...]
+    mask_seconds: float = 0.0  # of the time it took, for the masks
+
+
+@dataclass(frozen=True, eq=False)
 class Result:
     """The answer to one question about one picture.
 

@@ -16,7 +16,7 @@ import pytest
 from helpers.commands import parse
 from helpers.made_up_things import make_reasonseg
 from helpers.paths import DOCS
-from lisa import cli, predict
+from lisa import cli, models
 from lisa.data.datasets import DATASETS
 from lisa.evaluation.metrics import MEASURES, SegmentationScores
 
@@ -67,7 +67,7 @@ def test_the_program_works(
 ) -> None:
     make_reasonseg(tmp_path / "ReasonSeg" / "val")
     monkeypatch.chdir(tmp_path)
-    segmenter = predict.load(tiny_directory, "cpu")
+    segmenter = models.load(tiny_directory, "cpu")
     monkeypatch.setattr("lisa.load", lambda: segmenter)
     (program,) = (text for kind, text in BLOCKS if kind == "python")
     exec(compile(program, "evaluation.md", "exec"), {})

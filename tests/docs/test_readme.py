@@ -16,7 +16,7 @@ How each fenced block is handled. A block, or a line of one, that nothing below 
     - `.venv/bin/python -m pytest`: not run inside itself. It is checked that `.ci/run` takes its
       line from the README; there it is run word for word in a fresh environment.
 - `text` right after `bash`: what the block above it prints, to the letter.
-- `tree`: the files, compared with those that are there.
+- `tree`: the wings, compared with the modules and folders that are there.
 """
 
 import json
@@ -26,6 +26,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -185,30 +186,41 @@ def test_continuous_integration_runs_the_test_command_of_this_page() -> None:
 # The rest of the page -----------------------------------------------------------------------------
 
 
-def test_the_tree_shows_the_files_that_are_there() -> None:
+def test_the_tree_shows_every_wing_once() -> None:
     (tree,) = (block for block in BLOCKS if block.language == "tree")
-    shown = set(read_tree(tree.text))
-    assert [path for path in sorted(shown) if not (CHECKOUT / path).exists()] == []
-    opened = {path.rstrip("/") for path in shown} - {"src/lisa/training"}
-    source = CHECKOUT / "src" / "lisa"
-    files = [
-        path
-        for folder in [source, source / "model", source / "data"]
-        for path in folder.glob("*.py")
-    ]
-    there = {path.relative_to(CHECKOUT).as_posix() for path in files if path.read_text()}
-    packages = {f"src/lisa/{name}/__init__.py" for name in ("model", "data")}
-    assert sorted(there - opened - packages) == []
+    shown = list(read_tree(tree.text))
+    assert [path for path in shown if not (CHECKOUT / path).exists()] == []
+    assert [path for path, times in Counter(shown).items() if times > 1] == []
+    for wing in ("src/lisa/", "src/lisa/nano/"):
+        parts = {path for path in shown if path.startswith(wing) and path != wing}
+        assert {path for path in parts if "/" not in path[len(wing) : -1]} == wing_parts(wing)
+
+
+def wing_parts(wing: str) -> set[str]:
+    """The modules and folders that lie in a wing; its own line covers an `__init__.py` within."""
+    folder = CHECKOUT / wing
+    modules = {f"{wing}{path.name}" for path in folder.glob("*.py")}
+    packages = {f"{wing}{path.name}/" for path in folder.iterdir() if holds_files(path)}
+    return (modules | packages) - {"src/lisa/nano/__init__.py"}
+
+
+def holds_files(path: Path) -> bool:
+    """Whether a path is a folder with more in it than what Python caches."""
+    files = (file for file in path.rglob("*.*") if "__pycache__" not in file.parts)
+    return path.name != "__pycache__" and any(file.is_file() for file in files)
 
 
 def read_tree(text: str) -> Iterator[str]:
-    """The paths of an indented list of names; a name that ends in / holds what stands under it."""
+    """The paths of an indented list, a wing or a few files a line, two spaces before what it says.
+
+    A name that ends in / holds what stands under it.
+    """
     folders: list[str] = []
     for line in text.splitlines():
-        name = line.split()[0]
+        names = line.strip().split("  ")[0].split()
         depth = (len(line) - len(line.lstrip())) // 2
-        folders = [*folders[:depth], name]
-        yield "".join(folders)
+        folders = [*folders[:depth], names[0]]
+        yield from ("".join([*folders[:depth], name]) for name in names)
 
 
 def test_links_to_files_lead_somewhere() -> None:
@@ -220,6 +232,10 @@ def test_links_to_files_lead_somewhere() -> None:
 
 def test_nothing_is_left_to_be_filled_in() -> None:
     assert "TODO" not in README
+
+
+def test_the_page_stays_short() -> None:
+    assert len(README.splitlines()) <= 170
 
 
 def test_the_page_agrees_with_the_package_on_versions() -> None:

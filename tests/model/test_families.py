@@ -14,6 +14,7 @@ from lisa import load
 from lisa.checkpoints.directory import save
 from lisa.example import Example
 from lisa.model import mask_decoder, vlm
+from lisa.model.answering import ModelAnswering
 from lisa.model.interfaces import Batch
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import FullSizeProcessor
@@ -85,7 +86,7 @@ def every_part_learns(model: LisaModel) -> None:
 def learnt(model: LisaModel, processor: FullSizeProcessor) -> bool:
     """Whether both answers, generated, have the right mask."""
     model.eval()
-    results = [ask(Segmenter(model, processor), one) for one in EXAMPLES]
+    results = [ask(Segmenter(ModelAnswering(model, processor)), one) for one in EXAMPLES]
     model.train()
     return all(is_right(result, one) for result, one in zip(results, EXAMPLES, strict=True))
 
@@ -108,7 +109,7 @@ def test_a_pair_learns_answers_and_survives_the_disk(
     processor = tiny_processor(vlm, decoder, template)
     model = new_model(processor)
     overfit(model, processor)
-    segmenter = Segmenter(model.eval(), processor)
+    segmenter = Segmenter(ModelAnswering(model.eval(), processor))
     before = [ask(segmenter, one) for one in EXAMPLES]
     for result, one in zip(before, EXAMPLES, strict=True):
         assert is_right(result, one)
@@ -130,9 +131,11 @@ def test_official_models_also_answer_a_seg_in_the_question() -> None:
     processor = tiny_processor("llava", "sam", compat="official")
     model = new_model(processor).eval()
     question = "What is [SEG] the cat [SEG]?"
-    result = Segmenter(model, processor).segment(EXAMPLES[0].image, question, answer="It [SEG]")
+    result = Segmenter(ModelAnswering(model, processor)).segment(
+        EXAMPLES[0].image, question, answer="It [SEG]"
+    )
     assert [mask.phrase for mask in result.masks] == ["", "", "It"]
-    ours = Segmenter(model, tiny_processor("llava", "sam"))
+    ours = Segmenter(ModelAnswering(model, tiny_processor("llava", "sam")))
     assert len(ours.segment(EXAMPLES[0].image, question, answer="It [SEG]").masks) == 1
 
 

@@ -64,6 +64,6 @@ def test_the_files_keep_their_budget() -> None:
 
 
 def test_the_weights_say_what_they_saw(segmenter: Segmenter) -> None:
-    seen = segmenter.model.config.trained_on
+    seen = segmenter.answering.model.config.trained_on
     assert "coco_union" in seen
     assert not {"camvid", "bsds500", "reasonseg_nano/val"} & set(seen)

@@ -1,7 +1,8 @@
 """`lisa data annotate`: a person writes questions, another one checks them.
 
 This file knows what is shown and what is typed, at a terminal or line by line from a file; the
-rules of a good sample stand in `annotation/authoring.py`, which is imported only when it is asked for.
+rules of a good sample stand in `annotation/authoring.py`, which is imported only when it is asked
+for.
 """
 
 import json

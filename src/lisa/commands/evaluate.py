@@ -264,11 +264,11 @@ def _open_segmenter(
     """The model on its device; of several processes each takes the next GPU."""
     from torch import cuda
 
-    from lisa import predict
+    from lisa import models
 
     if device in (None, "cuda") and precision["device_map"] is None and cuda.device_count() > 1:
         device = f"cuda:{number % cuda.device_count()}"
-    return predict.load(model, device, **precision)
+    return models.load(model, device, **precision)
 
 
 def _seen(model: str, task: "Task", dataset: str, split: str | None, root: Path) -> str | None:

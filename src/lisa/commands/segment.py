@@ -99,7 +99,7 @@ def segment(
       lisa segment street.jpg "what should a driver stop for?" --json
       lisa segment street.jpg "what should a driver stop for?" --model runs/mine/model
     """
-    from lisa import predict
+    from lisa import models
     from lisa.example import check_question
     from lisa.image import load_image
 
@@ -108,7 +108,7 @@ def segment(
     picture = load_image(image)
     path = out if out is not None else image.parent / f"{image.stem}.lisa.png"
     require_folder(path)
-    segmenter = predict.load(
+    segmenter = models.load(
         model, device_or_none(device), dtype=dtype, device_map=device_map, quantize=quantize
     )
     result = replace(segmenter.segment(picture, question, answer=answer), name=str(image))

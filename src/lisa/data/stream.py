@@ -8,10 +8,9 @@ refuses to know what a sample is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from lisa.errors import DataError
 
@@ -20,7 +19,7 @@ PATIENCE = 1000  # attempts at a sample; more means that the data have nothing t
 Sample = TypeVar("Sample")
 
 
-class Stream(Dataset[list[Sample]]):
+class Stream(Generic[Sample]):
     """``length`` samples; sample i is made by ``make`` from a generator seeded with (seed, i).
 
     ``make`` may return nothing, when a view shows nothing to ask about; it is then asked again.

@@ -51,7 +51,8 @@ class Comparison:
     Attributes:
         first, second: model, data set, protocol, and what is wrong with the figures.
         n: how many samples.
-        figures: by the names of `lisa.evaluation.metrics.GroupScores`; what neither can have is left out.
+        figures: by the names of `lisa.evaluation.metrics.GroupScores`; what neither can have is
+            left out.
         wins, ties, losses: samples on which the first has the higher, the same, the lower IoU.
         by: gIoU of the samples with each tag.
     """

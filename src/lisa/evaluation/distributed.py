@@ -8,16 +8,14 @@ are scored.
 
 import multiprocessing
 import os
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-
-import torch
-from torch import distributed
 
 from lisa.errors import LisaError
 from lisa.evaluation.footprint import Footprint, peak_gpu_memory, peak_memory, together
@@ -113,15 +111,12 @@ def _run_here(job: Job, processes: int) -> Sequence[Outcome]:
         job.journal.begin(job.resume)
     if processes == 1:
         return [work(job, 0, 1, 0)]
-    # as many threads each as one process would have: the last digits of sums depend on it
     pool = ProcessPoolExecutor(
         processes,
         multiprocessing.get_context("spawn"),
-        initializer=torch.set_num_threads,
-        initargs=(torch.get_num_threads(),),
     )
     try:
-        with _idle_threads_sleep():
+        with _environment(_of_children()):
             waiting = [pool.submit(work, job, rank, processes, rank) for rank in range(processes)]
         return [one.result() for one in waiting]
     except BrokenProcessPool as error:
@@ -134,21 +129,36 @@ def _run_here(job: Job, processes: int) -> Sequence[Outcome]:
         pool.shutdown(cancel_futures=True)
 
 
+def _of_children() -> dict[str, str]:
+    """What spawned processes shall find in their environment.
+
+    Idle threads leave the cores to each other, and each process has as many threads as this one:
+    the last digits of sums depend on it.
+    """
+    torch = sys.modules.get("torch")
+    threads = {} if torch is None else {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"), **threads}
+
+
 @contextmanager
-def _idle_threads_sleep() -> Iterator[None]:
-    """Processes started meanwhile leave the cores to each other while their threads wait."""
-    name = "OMP_WAIT_POLICY"
-    before = os.environ.get(name)
-    os.environ.setdefault(name, "PASSIVE")
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """These variables for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _run_launched(job: Job) -> Sequence[Outcome] | None:
     """Share the job with the processes of a launcher; the first one gathers."""
+    from torch import distributed  # who was launched this way has it
+
     rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     world = int(os.environ["WORLD_SIZE"])
     group_is_ours = not distributed.is_initialized()

@@ -12,11 +12,15 @@ visual tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
+from PIL import Image
 from torch import Tensor
+
+from lisa.masks import Mask
 
 IGNORE_LABEL = -100
 PADDING_SEGMENT = -1
@@ -153,4 +157,27 @@ class MaskDecoder(Protocol[Features]):
 
     def decode(self, features: Features, prompts: Tensor, image_index: Tensor) -> DecodedMasks:
         """Prompts [N, P], prompt n about picture ``image_index[n]`` -> N masks."""
+        ...
+
+
+class Processor(Protocol):
+    """Between meaning and tensors: images and questions in, text and masks out."""
+
+    end_token_id: int
+    max_new_tokens: int
+
+    def encode_pictures(self, images: Sequence[Image.Image]) -> Pictures:
+        """RGB images of any size, ready to be encoded."""
+        ...
+
+    def question_ids(self, question: str) -> list[int]:
+        """A question and the assistant's opening."""
+        ...
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """An answer with its ``[SEG]`` tokens and the end."""
+        ...
+
+    def decode(self, generated: Generated, size: tuple[int, int]) -> tuple[str, tuple[Mask, ...]]:
+        """An answer -> its text, and a mask [H, W] for each ``[SEG]``; ``size`` is (H, W)."""
         ...

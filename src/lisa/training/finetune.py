@@ -26,7 +26,7 @@ from torch import nn
 from lisa.checkpoints.checkpoint import read_file
 from lisa.checkpoints.directory import build, model_directory, pick_device, read_config
 from lisa.checkpoints.merge import sort_learnt, write_merged
-from lisa.checkpoints.precision import Precision
+from lisa.checkpoints.precision import DEFAULT, Precision
 from lisa.data.datasets import DATASETS, open_dataset
 from lisa.data.mixture import Mixture, Share, Vary, family_weights
 from lisa.data.prompts import absent_answer, present_answer
@@ -34,9 +34,10 @@ from lisa.errors import DataError, LisaError, OutputError
 from lisa.example import SEG_TOKEN, Example
 from lisa.files import write_atomically
 from lisa.model.answers import is_present
+from lisa.nano.model.segmenter import answering, load
 from lisa.nano.training.joint import sometimes_silent
 from lisa.nano.training.tuning import make_task
-from lisa.predict import Segmenter, load
+from lisa.predict import Segmenter
 from lisa.training.launch import is_first_process, is_sharded, own_device
 from lisa.training.loop import last_checkpoint
 from lisa.training.presets import Preset, preset_of
@@ -240,7 +241,7 @@ def train(settings: Settings, out: Path) -> Path:
     model, processor = build(settings.model, str(own_device(device)), precision_of(preset))
     where, examples = held_out(asked, settings.data, settings.skip_bad)
     asks = is_first_process() and not is_sharded()  # a model that waits in memory is slow
-    before = answer_some(Segmenter(model, processor), examples) if asks else []
+    before = answer_some(Segmenter(answering(model, processor)), examples) if asks else []
     torch.manual_seed(settings.seed)
     task = make_task(model, processor, preset)
     mixture = Mixture(
@@ -338,9 +339,9 @@ def answers_of_tuned(
     settings: Settings, preset: Preset, examples: Sequence[Example], out: Path
 ) -> list[Answered]:
     """The tuned model is loaded as a user would, and asked; not where there is no memory for it."""
-    precision = {"dtype": preset.dtype, "quantize": preset.quantize} if preset.full_size else {}
+    precision = Precision(preset.dtype, quantize=preset.quantize) if preset.full_size else DEFAULT
     try:
-        return answer_some(load(out / "model", settings.device, **precision), examples)
+        return answer_some(load(out / "model", settings.device, precision), examples)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -14,6 +14,7 @@ from lisa.nano.evaluation.ablations import (
     nameless,
 )
 from lisa.nano.model.processor import LisaProcessor
+from lisa.nano.model.segmenter import NanoAnswering
 from lisa.predict import Segmenter, ask
 
 QUESTIONS = ["what is the cat", "a cup and the umbrella"]
@@ -58,13 +59,13 @@ def test_without_the_language_model_a_question_is_the_mean_of_its_tokens(
 ) -> None:
     model, processor = tiny
     control = WithoutLanguageModel(model, processor)
-    results = control.segment(picture(), QUESTIONS)
+    results = Segmenter(control).segment(picture(), QUESTIONS)
     assert [len(result.masks) for result in results] == [1, 1]
     assert [result.text for result in results] == ["", ""]
     pairs = [(picture(seed=seed), question) for seed, question in enumerate(QUESTIONS)]
-    images = control._run_encoder([image for image, _ in pairs])
+    images = control.encode([image for image, _ in pairs])
     asked = [ask(n, question, None) for n, question in enumerate(QUESTIONS)]
-    generated = control._generate(images, asked)
+    generated = control.generate(images, asked)
     for one, question in zip(generated, QUESTIONS, strict=True):
         ids = torch.tensor(processor.phrase_ids(question))
         with torch.no_grad():
@@ -92,7 +93,7 @@ def test_without_names_the_language_model_is_told_nothing_of_what_is_found(
 
 
 def test_without_names_answers_differ(tiny: tuple[LisaModel, LisaProcessor]) -> None:
-    whole, control = Segmenter(*tiny), WithoutNames(*tiny)
+    whole, control = Segmenter(NanoAnswering(*tiny)), Segmenter(WithoutNames(*tiny))
     asked = [(picture(seed=seed), QUESTIONS[0]) for seed in range(4)]
     own = [result.text for result in whole.segment_batch(asked)]
     assert [result.text for result in control.segment_batch(asked)] != own

@@ -9,10 +9,11 @@ import pytest
 
 from helpers.training_data import EVERYDAY, write_stamps_of, write_training_data
 from lisa.errors import DataError
+from lisa.models import load
 from lisa.nano.evaluation import study
 from lisa.nano.evaluation.study import First, Study, fingerprint, ious, run
 from lisa.nano.training import symbolic
-from lisa.predict import Segmenter, load
+from lisa.predict import Segmenter
 
 BASIC = {
     *("generate", "teacher-forced", "by-name", "composite-phrasings", "composite-things"),

@@ -22,6 +22,7 @@ from lisa.nano.model.retriever import (
     StatePool,
     mean_states,
 )
+from lisa.nano.model.segmenter import NanoAnswering
 from lisa.nano.model.vlm import NanoVlm
 from lisa.nano.model.zoom import main_pieces
 from lisa.predict import Segmenter
@@ -282,7 +283,7 @@ def test_the_segmenter_says_what_is_recalled(
     monkeypatch.setattr(
         Recall, "choose", lambda self, evidence, gains: [Choice(2, 0.5)] * len(evidence.seen)
     )
-    segmenter = Segmenter(model, processor)
+    segmenter = Segmenter(NanoAnswering(model, processor))
     given = segmenter.segment(picture(), "keeps the rain off", answer="[SEG].")
     result = segmenter.segment(picture(), "keeps the rain off")
     assert result.text == "The umbrella." and len(result.masks) == 1
@@ -297,9 +298,11 @@ def test_what_is_not_recalled_is_generated(
 ) -> None:
     model, processor = built
     monkeypatch.setattr(Recall, "choose", lambda self, evidence, gains: [None] * len(evidence.seen))
-    freely = Segmenter(model, processor).segment(picture(), "the cat")
+    freely = Segmenter(NanoAnswering(model, processor)).segment(picture(), "the cat")
     model.vlm.recall = None
-    assert Segmenter(model, processor).segment(picture(), "the cat").text == freely.text
+    assert (
+        Segmenter(NanoAnswering(model, processor)).segment(picture(), "the cat").text == freely.text
+    )
 
 
 def test_a_model_without_names_recalls_nothing() -> None:

@@ -1,6 +1,6 @@
 """Controls: what is left of an answer when a part of the model, or the question, is taken away.
 
-Each answers as ``Segmenter`` does, so that ``evaluate`` can measure it. This file knows the model's
+Each answers as the model does, so that ``evaluate`` can measure it. This file knows the model's
 parts and how to leave them out; it refuses to know data sets and scores.
 """
 
@@ -14,28 +14,18 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from lisa.errors import ModelError
+from lisa.example import Asked
 from lisa.masks import Mask
 from lisa.model.interfaces import Generated
 from lisa.model.lisa import EncodedImages
 from lisa.nano.model.decoder import ImageFeatures
-from lisa.nano.model.processor import LisaProcessor, pad
+from lisa.nano.model.processor import pad
 from lisa.nano.model.projector import SemanticProjector, mean_embeddings
-from lisa.predict import Asked, Segmenter
+from lisa.nano.model.segmenter import NanoAnswering, nano_parts
+from lisa.predict import Segmenter
 from lisa.result import Result
 
 ELLIPSE = 0.6  # of the picture's sides
-
-
-def nano_processor(segmenter: Segmenter) -> LisaProcessor:
-    """The processor of a nano model: only its parts can be taken away one by one.
-
-    Raises:
-        ModelError: the model is of full size.
-    """
-    if not isinstance(segmenter.processor, LisaProcessor):
-        raise ModelError(f"model '{segmenter.name}' is of full size; expected a nano model")
-    return segmenter.processor
 
 
 class CentreEllipse:
@@ -58,7 +48,7 @@ class LargestThing:
     """
 
     def __init__(self, segmenter: Segmenter) -> None:
-        self.model, self.processor = segmenter.model, nano_processor(segmenter)
+        self.model, self.processor = nano_parts(segmenter)
         self.name = f"{segmenter.name}, largest thing"
 
     @torch.inference_mode()
@@ -86,30 +76,30 @@ class LargestThing:
         return projector.name_prompt(concepts[surest])
 
 
-class WithoutLanguageModel(Segmenter):
+class WithoutLanguageModel(NanoAnswering):
     """The mean of the question's token embeddings takes the place of the ``[SEG]`` state.
 
     The same eyes and decoder, and the prompt that a name of these tokens would have.
     """
 
     @torch.inference_mode()
-    def _generate(self, images: EncodedImages, asked: Sequence[Asked]) -> list[Generated]:
-        device, processor = self.model.device, nano_processor(self)
+    def generate(self, kept: EncodedImages, asked: Sequence[Asked]) -> list[Generated]:
+        device, processor = self.model.device, self.processor
         ids = pad([processor.phrase_ids(one.question) for one in asked], -1).to(device)
         prompts = self.model.phrase_prompts(ids)
         rows = torch.tensor([one.image_index for one in asked], device=device)
-        masks = self.model.decoder.decode(images.features, prompts, rows)
+        masks = self.model.decoder.decode(kept.features, prompts, rows)
         seg = processor.config.seg_token_id
         each = torch.arange(len(asked), device=device).split(1)
         return [Generated([seg], masks.select(one), prompts[one]) for one in each]
 
 
-class WithoutNames(Segmenter):
+class WithoutNames(NanoAnswering):
     """The language model sees the picture without the names that the eyes find in it."""
 
     @torch.inference_mode()
-    def _run_encoder(self, pictures: Sequence[Image.Image]) -> EncodedImages:
-        encoded = nano_processor(self).encode_pictures(pictures).to(self.model.device)
+    def encode(self, images: Sequence[Image.Image]) -> EncodedImages:
+        encoded = self.processor.encode_pictures(images).to(self.model.device)
         features = self.model.decoder.encode_image(encoded.pixel_values)
         visual = nameless(self.model.vlm.projector, features)
         return EncodedImages(features, self.model.vlm.keep(encoded, visual))

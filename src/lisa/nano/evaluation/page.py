@@ -20,8 +20,8 @@ from lisa.evaluation.bootstrap import Difference, paired_difference
 from lisa.files import write_atomically
 from lisa.nano.evaluation import study
 from lisa.nano.evaluation.study import Figures, Study, ious
+from lisa.nano.model.segmenter import load, nano_parts
 from lisa.nano.training.report import CURVES, STAGES, read_log, with_licence
-from lisa.predict import load
 
 RELEASE, ZERO_SHOT, TUNED = "release", "zero-shot", "ft239"
 SHEET_BEST = SHEET_WORST = 12
@@ -92,7 +92,7 @@ def write_page(
         first = number == 0
         figures = study.run(subject, model, cache, controls=first, brief=brief and not first)
         write_sheet(subject, figures, cache / f"sheet-{name}-{study.fingerprint(model)}.png")
-        saw = segmenter.processor.config.trained_on
+        saw = nano_parts(segmenter)[1].config.trained_on
         measured.append(Measured(name, figures, saw, read_curves(Path(model).parent)))
     write_plots(measured, plots)
     command = " ".join(f"--model {name}={name_of_run(model)}" for name, model in models.items())

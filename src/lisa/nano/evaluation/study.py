@@ -31,9 +31,9 @@ from lisa.nano.evaluation.ablations import (
     LargestThing,
     WithoutLanguageModel,
     WithoutNames,
-    nano_processor,
 )
 from lisa.nano.evaluation.test_sets import ByName, CompositeSet, ReferringSet, chosen
+from lisa.nano.model.segmenter import nano_parts
 from lisa.nano.training.symbolic import choices, held_out_scenes
 from lisa.predict import Segmenter
 
@@ -75,7 +75,7 @@ class Study:
     def measures(self, controls: bool, brief: bool = False) -> dict[str, Callable[[], Figures]]:
         """The measures by name; the controls, too, where they are asked for; or just the first."""
         segmenter = self.segmenter
-        parts = (segmenter.model, segmenter.processor)
+        parts = nano_parts(segmenter) if controls else ()
         found: dict[str, Callable[[], Figures]] = {
             "generate": lambda: self.on_val(segmenter),
             "teacher-forced": lambda: self.on_val(segmenter, protocol="teacher-forced"),
@@ -92,8 +92,8 @@ class Study:
                 "shuffled": lambda: self.on_val(segmenter, shuffle=SHUFFLE_SEED),
                 "largest thing": lambda: self.on_val(LargestThing(segmenter)),
                 "centre ellipse": lambda: self.on_val(CentreEllipse()),
-                "no language model": lambda: self.on_val(WithoutLanguageModel(*parts)),
-                "no names": lambda: self.on_val(WithoutNames(*parts)),
+                "no language model": lambda: self.on_val(Segmenter(WithoutLanguageModel(*parts))),
+                "no names": lambda: self.on_val(Segmenter(WithoutNames(*parts))),
             }
         return found
 
@@ -135,7 +135,7 @@ class Study:
 
     def on_words(self) -> Figures:
         """How often the right one of eight imagined things is named."""
-        model, processor = self.segmenter.model, nano_processor(self.segmenter)
+        model, processor = nano_parts(self.segmenter)
         scenes = held_out_scenes(processor.config)
         few = {name: part[: self.limit] for name, part in scenes.items()}
         found = choices(model, processor, few)

@@ -29,8 +29,9 @@ from lisa.nano.data.knowledge import new_phrasings
 from lisa.nano.data.questions import Asker
 from lisa.nano.data.sources import Photos
 from lisa.nano.data.text_pairs import defined
+from lisa.nano.model.segmenter import load, nano_parts
 from lisa.nano.training.joint import asked_photos
-from lisa.predict import Segmenter, load
+from lisa.predict import Segmenter
 
 QUESTIONS = 240  # about photographs that were left out
 ASKED_A_PHOTO = 2
@@ -56,7 +57,7 @@ def calibrate(segmenter: Segmenter, examples: Sequence[Example]) -> dict[str, fl
     rated = [(one.score, one.iou) for one in before.samples if one.score is not None]
     scores, ious = np.array(rated, float).reshape(-1, 2).T
     scale, bias = fit_logits(scores, ious) if len(rated) >= FEWEST else (1.0, 0.0)
-    config = segmenter.processor.config
+    config = nano_parts(segmenter)[1].config
     config.score_bias = scale * config.score_bias + bias
     config.score_scale = scale * config.score_scale
     return {
@@ -154,7 +155,7 @@ def held_out_answers(root: Path, reasoning: bool, count: int = QUESTIONS) -> lis
 
 def calibrate_once(segmenter: Segmenter, root: Path, reasoning: bool, path: Path) -> None:
     """Calibrate, or read from ``path`` what a run that was here before has found."""
-    config = segmenter.processor.config
+    config = nano_parts(segmenter)[1].config
     if not path.is_file():
         found = calibrate(segmenter, unseen_questions(root, reasoning))
         write_atomically(path, json.dumps(found, indent=1).encode())
@@ -169,14 +170,14 @@ def calibrate_directory(model: Path, data: Path, device: str | None = None) -> d
         ModelError: no such model. DataError: no training data, or too few answers with a mask.
     """
     segmenter = load(model, device)
-    examples = unseen_questions(data, sees_reasoning(segmenter.processor.config))
+    examples = unseen_questions(data, sees_reasoning(nano_parts(segmenter)[1].config))
     found = calibrate(segmenter, examples)
     if found["answers"] < FEWEST:
         raise DataError(
             f"{found['answers']:.0f} of the answers of '{model}' have a mask; "
             f"expected at least {FEWEST} to calibrate scores on"
         )
-    write_config(segmenter.processor.config, model_directory(model))
+    write_config(nano_parts(segmenter)[1].config, model_directory(model))
     return found
 
 

@@ -35,6 +35,7 @@ from lisa.nano.data.sources import Photos
 from lisa.nano.data.text_pairs import defined
 from lisa.nano.data.views import crop, flip, recolour, whole
 from lisa.nano.model.processor import LisaProcessor, pad
+from lisa.nano.model.segmenter import NanoAnswering
 from lisa.nano.training.lora import adapt_language, adapted
 from lisa.nano.training.losses import MaskLossWeights, mask_loss, prompt_loss
 from lisa.nano.training.stage import warm_up
@@ -303,7 +304,7 @@ def iou_by_question(
     model: LisaModel, processor: LisaProcessor, asked: Sequence[Example]
 ) -> dict[str, float]:
     """What a user would get: mean IoU of generated answers, and how often they name the target."""
-    segmenter = Segmenter(model, processor)
+    segmenter = Segmenter(NanoAnswering(model, processor))
     results = [segmenter.segment(example.image, example.question) for example in asked]
     metrics = SegmentationMetrics()
     for result, known in zip(results, asked, strict=True):

@@ -45,6 +45,7 @@ from lisa.nano.data.photos import PhotoFolder, labelled_folders
 from lisa.nano.data.sources import Photos
 from lisa.nano.model.directory import write_names
 from lisa.nano.model.processor import LisaProcessor
+from lisa.nano.model.segmenter import NanoAnswering
 from lisa.nano.training.calibration import calibrate_once
 from lisa.nano.training.grounding import (
     EyesTask,
@@ -166,7 +167,7 @@ def train(
     for name in wanted:
         run_or_reload(name, run, photos, model, processor)
     if wanted == run.kind.stages:
-        segmenter = Segmenter(model, processor)
+        segmenter = Segmenter(NanoAnswering(model, processor))
         calibrate_once(segmenter, data, run.kind.reasoning, out / CALIBRATION)
     finished = write_model(model, processor, run, photos)
     write_report(finished, data, out, device)

@@ -18,8 +18,9 @@ from lisa.draw.sheet import draw_sheet
 from lisa.evaluation.evaluate import Evaluation, evaluate
 from lisa.files import write_atomically
 from lisa.nano.data.sources import BESIDE, SOURCES
+from lisa.nano.model.segmenter import load, nano_parts
 from lisa.nano.training.joint import held_out_questions
-from lisa.predict import Segmenter, load
+from lisa.predict import Segmenter
 from lisa.training.loop import last_checkpoint
 
 STAGES = ("eyes", "self", "words", "mind", "tune")
@@ -35,7 +36,7 @@ def write_report(model: Path, data: Path, out: Path, device: str | None = None) 
     sheet = draw_sheet(results)
     sheet.save(out / "sheet.png")
     scores = measure(segmenter, data)
-    sources = ", ".join(map(with_licence, segmenter.model.config.trained_on))
+    sources = ", ".join(map(with_licence, nano_parts(segmenter)[0].config.trained_on))
     parts = [
         f"<h1>{html.escape(model.as_posix())}</h1>",
         f"<p>Trained on: {html.escape(sources)}</p>",

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from lisa.checkpoints.checkpoint import read_file
+from lisa.data.stream import Stream
 from lisa.training.loop import Sample, StageTrainer, Task, last_checkpoint, steps_of
 
 STREAM_LENGTH = 10_000_000
@@ -50,7 +50,7 @@ class Validation(TrainerCallback):
 
 def run_stage(
     task: Task,
-    stream: Dataset[list[Sample]],
+    stream: Stream[Sample],
     encode: Callable[[list[Sample]], Any],
     schedule: Schedule,
     out: Path,
