@@ -5,8 +5,8 @@ How each fenced block is handled. A block, or a line of one, that nothing below 
 - `python`: all of them, in order, as one program in a fresh process, since a reader follows them
   from top to bottom.
 - `bash`: line by line, in a folder that stands for the checkout: it has `examples/`, `benchmarks/`,
-  and a small `ReasonSeg/val` made of the examples and the masks in `tests/nano/release`. A line may be a
-  chain of steps with `&&`. A step is one of:
+  and a small `ReasonSeg/val` made of the examples and the masks in `tests/nano/release`. A line may
+  be a chain of steps with `&&`. A step is one of:
     - `lisa …`, `.venv/bin/lisa …`: run, with the lisa that is installed here. Only `lisa train` and
       `lisa report` are not run but read by the command line's own parser: they take hours, and
       data that are not part of the checkout.
