@@ -11,6 +11,8 @@ import pytest
 # what the embedded model learns from is not in an installed package, but in the checkout
 TEXTS = Path(__file__).parents[1] / "src" / "lisa" / "nano" / "data" / "texts"
 os.environ.setdefault("LISA_NANO_TEXTS", str(TEXTS))
+if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:  # a core for each file of tests
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if TYPE_CHECKING:  # the tests that need no model do not wait for torch
     from lisa.model.lisa import LisaModel
