@@ -15,6 +15,7 @@ from lisa.checkpoints.directory import write_config
 from lisa.model.config import LisaConfig
 from lisa.model.lisa import LisaModel
 from lisa.nano.model.decoder import NanoDecoder
+from lisa.nano.model.lisa import NanoModel
 from lisa.nano.model.processor import LisaProcessor, add_seg_token
 from lisa.nano.model.tower import HEAD_CHANNELS, VisionTower
 from lisa.nano.model.vlm import NanoVlm
@@ -54,14 +55,14 @@ def recalling_model(names: list[str]) -> tuple[LisaModel, LisaProcessor]:
     config = tiny_config(tokenizer, recall_names=names)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return LisaModel(config).eval(), LisaProcessor(tokenizer, config)
+        return NanoModel(config).eval(), LisaProcessor(tokenizer, config)
 
 
 def lively_model(config: LisaConfig, seed: int = 22) -> LisaModel:
     """Random weights, large enough to matter; the same ones for the same seed."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        model = LisaModel(config)
+        model = NanoModel(config)
         liven_language(model.vlm)
         liven_decoder(model.decoder, config.image_size)
         for matrix in matrices(model.head):

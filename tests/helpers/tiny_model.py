@@ -9,6 +9,7 @@ from lisa.checkpoints.checkpoint import write_file
 from lisa.checkpoints.directory import write_config
 from lisa.model.lisa import LisaModel
 from lisa.nano.model.directory import write_names
+from lisa.nano.model.lisa import NanoModel
 from lisa.nano.model.processor import LisaProcessor
 from lisa.nano.model.starting_weights import write_language
 
@@ -18,7 +19,7 @@ def tiny_model(seed: int = 0) -> tuple[LisaModel, LisaProcessor]:
     tokenizer = chat_tokenizer()
     config = tiny_config(tokenizer)
     torch.manual_seed(seed)
-    model, processor = LisaModel(config).eval(), LisaProcessor(tokenizer, config)
+    model, processor = NanoModel(config).eval(), LisaProcessor(tokenizer, config)
     write_names(model, processor, [f"class {n}" for n in range(1000)])
     return model, processor
 

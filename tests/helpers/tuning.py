@@ -8,8 +8,7 @@ from transformers import TrainerState
 
 from helpers.parts import TEMPLATE, tiny_processor
 from helpers.training_data import write_reasonseg
-from lisa.checkpoints.directory import save
-from lisa.model.lisa import LisaModel
+from lisa.checkpoints.directory import FullSizeModel, save
 from lisa.training.finetune import CHECKPOINTS, Settings
 from lisa.training.loop import last_checkpoint
 
@@ -28,7 +27,7 @@ def write_full_size(directory: Path, vlm: str = "llava", decoder: str = "sam") -
     """A model of full size that has no size, with random weights."""
     processor = tiny_processor(vlm, decoder, TEMPLATE)
     torch.manual_seed(0)
-    save(LisaModel(processor.config), processor, directory)
+    save(FullSizeModel(processor.config), processor, directory)
     return directory
 
 

@@ -11,7 +11,7 @@ import torch
 from helpers.parts import DECODERS, EYES, IMAGE_ID, SIDE, TEMPLATE, TEXT, VLMS, tiny_processor
 from helpers.paths import DOCS
 from lisa import load
-from lisa.checkpoints.directory import save
+from lisa.checkpoints.directory import FullSizeModel, save
 from lisa.example import Example
 from lisa.model import mask_decoder, vlm
 from lisa.model.answering import ModelAnswering
@@ -41,7 +41,7 @@ EXAMPLES = [example("left", (250, 60, 60)), example("right", (60, 60, 250))]
 
 def new_model(processor: FullSizeProcessor) -> LisaModel:
     torch.manual_seed(0)
-    return LisaModel(processor.config).train()
+    return FullSizeModel(processor.config).train()
 
 
 def loss_of(model: LisaModel, processor: FullSizeProcessor, batch: Batch) -> torch.Tensor:

@@ -3,14 +3,15 @@
 import torch
 
 from helpers.parts import tiny_processor
+from lisa.checkpoints.directory import FullSizeModel
 from lisa.model.config import LisaConfig
-from lisa.model.lisa import LisaModel
 from lisa.model.pretrained import KNOWN, Part
+from lisa.nano.model.lisa import NanoModel
 
 
 def test_a_part_answers_for_the_model_in_it() -> None:
     with torch.device("meta"):
-        model = LisaModel(tiny_processor("smolvlm", "sam").config)
+        model = FullSizeModel(tiny_processor("smolvlm", "sam").config)
     for part, name in ((model.vlm, "vlm"), (model.decoder, "decoder")):
         assert isinstance(part, Part)
         assert part.model.all_tied_weights_keys
@@ -23,5 +24,5 @@ def test_a_part_answers_for_the_model_in_it() -> None:
 
 def test_nano_is_tied_as_before() -> None:
     with torch.device("meta"):
-        tied = LisaModel(LisaConfig.tiny(60, 60)).all_tied_weights_keys
+        tied = NanoModel(LisaConfig.tiny(60, 60)).all_tied_weights_keys
     assert tied == {"vlm.language.lm_head.weight": "vlm.language.model.embed_tokens.weight"}

@@ -31,8 +31,11 @@ from lisa.errors import ModelError
 from lisa.files import new_directory, write_atomically
 from lisa.model.config import LisaConfig
 from lisa.model.lisa import LisaModel
+from lisa.model.mask_decoder import SamDecoder
 from lisa.model.processor import FullSizeProcessor
 from lisa.model.text_processor import ChatVoice, add_seg_token
+from lisa.model.vlm import HfVlm
+from lisa.nano.model.lisa import NanoModel
 from lisa.nano.model.processor import LisaProcessor
 
 Processor = LisaProcessor | FullSizeProcessor
@@ -172,7 +175,7 @@ def assemble_model(config: LisaConfig, directory: Path) -> LisaModel:
 def empty_model(config: LisaConfig, directory: Path) -> LisaModel:
     """The model of ``config`` without memory for its weights."""
     with blaming(directory / "config.json"), torch.device("meta"):
-        return LisaModel(config)
+        return FullSizeModel(config) if config.full_size else NanoModel(config)
 
 
 def tied_keys(model: LisaModel) -> set[str]:
@@ -214,7 +217,28 @@ def from_parts(
     with blaming_part(decoder):
         masks = whole(AutoModel, decoder, config=config.mask_decoder_config())
     processor = FullSizeProcessor(ChatVoice(tokenizer, config), image_processor, config)
-    return LisaModel(config, language, masks).eval(), processor
+    return FullSizeModel(config, language, masks).eval(), processor
+
+
+class FullSizeModel(LisaModel):
+    """A model of two models of ``transformers``.
+
+    Args:
+        config: names and sizes of both.
+        language, masks: the two, pretrained; None: new ones of ``config``.
+
+    Raises:
+        ModelError: the parts of ``config`` do not go together.
+    """
+
+    def __init__(
+        self,
+        config: LisaConfig,
+        language: PreTrainedModel | None = None,
+        masks: PreTrainedModel | None = None,
+    ) -> None:
+        decoder = SamDecoder(config, masks)
+        super().__init__(config, HfVlm(config, language), decoder)
 
 
 def whole(kind: Any, source: str | Path, **settings: Any) -> PreTrainedModel:

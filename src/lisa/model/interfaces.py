@@ -137,7 +137,7 @@ class VisionLanguageModel(Protocol[FeaturesRead]):
         """Visual tokens [B, V, H] of pictures the decoder has encoded; None: it has own eyes."""
         ...
 
-    def hidden_states(self, batch: Batch, visual: Tensor) -> Tensor:
+    def hidden_states(self, batch: Batch, visual: Any) -> Tensor:
         """Last hidden states [R, T, H] of a batch's rows."""
         ...
 

@@ -24,16 +24,11 @@ from lisa.model.interfaces import (
     DecodedMasks,
     Generated,
     ImageFeaturesLike,
+    MaskDecoder,
     Output,
     Pictures,
+    VisionLanguageModel,
 )
-from lisa.model.mask_decoder import SamDecoder
-from lisa.model.vlm import HfVlm
-from lisa.nano.model.decoder import NanoDecoder
-from lisa.nano.model.vlm import NanoVlm
-
-# One matrix under two names, where the configuration says so: the copy and its source.
-TIED_WEIGHTS = {"vlm.language.lm_head.weight": "vlm.language.model.embed_tokens.weight"}
 
 
 @dataclass
@@ -45,37 +40,28 @@ class EncodedImages:
 
 
 class LisaModel(PreTrainedModel):
-    """A vision-language model, a head and a mask decoder: nano's own, or those of full size.
+    """A vision-language model, a head and a mask decoder.
 
     Args:
         config: names and sizes of the parts.
-        vlm, decoder: full size: pretrained models of ``transformers`` to be made the parts; None:
-            new ones.
-
-    Raises:
-        ModelError: the parts of ``config`` do not go together.
+        vlm: reads images and text; a ``VisionLanguageModel``.
+        decoder: makes masks of prompts; a ``MaskDecoder``.
     """
 
     config_class = LisaConfig
     base_model_prefix = "lisa"
-    _tied_weights_keys = TIED_WEIGHTS
     decoder: Any  # a ``MaskDecoder``
     vlm: Any  # a ``VisionLanguageModel``
 
     def __init__(
         self,
         config: LisaConfig,
-        vlm: PreTrainedModel | None = None,
-        decoder: PreTrainedModel | None = None,
+        vlm: VisionLanguageModel[Any],
+        decoder: MaskDecoder[Any],
     ) -> None:
         super().__init__(config)
-        if config.full_size:
-            self._tied_weights_keys = {}  # the parts know their own
-            self.decoder, self.vlm = SamDecoder(config, decoder), HfVlm(config, vlm)
-        else:
-            self.decoder = NanoDecoder(prompt_size=config.prompt_size, **config.decoder)
-            self.vlm = NanoVlm(config)
-        self.head = EmbeddingAsMask(self.vlm.hidden_size, config.prompt_size)
+        self.decoder, self.vlm = decoder, vlm
+        self.head = EmbeddingAsMask(vlm.hidden_size, config.prompt_size)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -104,21 +90,6 @@ class LisaModel(PreTrainedModel):
         seg_hidden, seg_rows = pick_seg_hidden(hidden, batch.input_ids, self.config.seg_token_id)
         spoken = hidden[predicts_supervised(batch)]  # [K, H]
         return self.vlm.logits(spoken), self.head(seg_hidden), seg_rows
-
-    def segment_phrases(self, batch: Batch) -> DecodedMasks:
-        """Masks of things by name alone, without the language model's layers.
-
-        How the eyes are trained; ``batch`` holds targets.
-        """
-        assert batch.phrase_ids is not None and batch.image_index is not None
-        features = self.decoder.encode_image(batch.pixel_values)
-        return self.decoder.decode(
-            features, self.phrase_prompts(batch.phrase_ids), batch.image_index
-        )
-
-    def phrase_prompts(self, phrase_ids: Tensor) -> Tensor:
-        """Prompts [N, P] of phrases [N, L] padded with -1."""
-        return self.vlm.projector.name_prompt(self.vlm.name_embeddings(phrase_ids))
 
     @torch.inference_mode()
     def encode_images(self, pictures: Pictures) -> EncodedImages:

@@ -11,6 +11,7 @@ from helpers.lively_model import chat_tokenizer, lively_model, picture, tiny_con
 from lisa.example import Example
 from lisa.model.interfaces import IGNORE_LABEL, PADDING_SEGMENT, Batch, DecodedMasks, Generated
 from lisa.model.lisa import EncodedImages, LisaModel, split_masks
+from lisa.nano.model.lisa import NanoModel
 from lisa.nano.model.processor import LisaProcessor
 
 QUESTIONS = [
@@ -327,7 +328,7 @@ def test_saved_and_read_back_as_transformers_does(
     language = processor.config.language | {"tie_word_embeddings": tied}
     model = lively_model(tiny_config(chat_tokenizer(), language=language))
     model.save_pretrained(tmp_path)
-    back, report = LisaModel.from_pretrained(tmp_path, output_loading_info=True)
+    back, report = NanoModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     state, state_back = model.state_dict(), back.state_dict()
     assert state.keys() == state_back.keys()
@@ -352,7 +353,7 @@ def test_saving_twice_gives_the_same_bytes(tmp_path: Path, model: LisaModel) -> 
 def test_the_parts_start_with_the_weights_they_gave_themselves() -> None:
     """`transformers` would overwrite them all with its own 0.02."""
     torch.manual_seed(0)
-    model = LisaModel(tiny_config(chat_tokenizer()))
+    model = NanoModel(tiny_config(chat_tokenizer()))
     assert float(model.decoder.neck.semantic_keys.weight.std()) == pytest.approx(0.4, rel=0.05)
     lateral = model.decoder.neck.lateral32.weight  # PyTorch's own: uniform, 1 / sqrt(inputs)
     assert float(lateral.abs().max()) == pytest.approx(lateral.shape[1] ** -0.5, rel=0.05)

@@ -8,6 +8,7 @@ import torch
 
 from helpers.lively_model import chat_tokenizer, picture, recalling_model, tiny_config
 from lisa.model.lisa import LisaModel
+from lisa.nano.model.lisa import NanoModel
 from lisa.nano.model.processor import RECALL_TOKENS, LisaProcessor, pad
 from lisa.nano.model.retriever import (
     LEAST_VOTE,
@@ -307,7 +308,7 @@ def test_what_is_not_recalled_is_generated(
 
 def test_a_model_without_names_recalls_nothing() -> None:
     tokenizer = chat_tokenizer()
-    assert LisaModel(tiny_config(tokenizer)).vlm.recall is None
+    assert NanoModel(tiny_config(tokenizer)).vlm.recall is None
 
 
 def test_the_scale_of_what_is_not_seen_is_finite(recall: Recall) -> None:

@@ -12,9 +12,9 @@ import torch
 from helpers.lively_model import picture
 from helpers.parts import TEMPLATE, tiny_processor
 from helpers.tiny_model import tiny_model
+from lisa.checkpoints.directory import FullSizeModel
 from lisa.checkpoints.precision import part_of
 from lisa.example import Example
-from lisa.model.lisa import LisaModel
 from lisa.nano.training.joint import MindTask
 from lisa.nano.training.tuning import NanoTask, make_task
 from lisa.training.optim import PAPER
@@ -27,7 +27,7 @@ PRESET = replace(PRESETS["paper"], recipe=replace(PAPER, lora_dropout=0.0), chec
 def full_size(preset: Preset = PRESET, **parts: str) -> tuple[PaperTask, Any]:
     processor = tiny_processor(parts.get("vlm", "llava"), parts.get("decoder", "sam"), TEMPLATE)
     torch.manual_seed(0)
-    task = make_task(LisaModel(processor.config), processor, preset)
+    task = make_task(FullSizeModel(processor.config), processor, preset)
     assert isinstance(task, PaperTask)
     return task, processor
 
@@ -81,7 +81,7 @@ def test_a_batch_without_masks_has_a_gradient_everywhere() -> None:
 
 def test_what_is_trained_is_float32_and_the_rest_stays() -> None:
     processor = tiny_processor("llava", "sam", TEMPLATE)
-    model = LisaModel(processor.config).to(torch.bfloat16)
+    model = FullSizeModel(processor.config).to(torch.bfloat16)
     task = PaperTask(model, processor, PRESET)
     formats = {True: set(), False: set()}
     for parameter in task.parameters():

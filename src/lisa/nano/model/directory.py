@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import torch
 
 from lisa.errors import ModelError
-from lisa.model.lisa import LisaModel
+from lisa.nano.model.lisa import NanoModel
 from lisa.nano.model.processor import LisaProcessor
 
 
 @torch.no_grad()
-def write_names(model: LisaModel, processor: LisaProcessor, imagenet_names: Sequence[str]) -> None:
+def write_names(model: NanoModel, processor: LisaProcessor, imagenet_names: Sequence[str]) -> None:
     """The tokens of the names that the projector writes a picture with.
 
     Raises:

@@ -30,6 +30,7 @@ from lisa.model.interfaces import DecodedMasks, Generated
 from lisa.model.lisa import EncodedImages, LisaModel
 from lisa.nano.model.candidates import collect, gains, glimpse
 from lisa.nano.model.decoder import ImageFeatures
+from lisa.nano.model.lisa import NanoModel
 from lisa.nano.model.processor import LisaProcessor
 from lisa.nano.model.retriever import Choice
 from lisa.nano.model.zoom import both_views, closer_box, main_pieces
@@ -42,9 +43,10 @@ LEAST_CERTAINTY = 1e-6
 class NanoAnswering(ModelAnswering):
     """The embedded model with its processor."""
 
+    model: NanoModel
     processor: LisaProcessor
 
-    def __init__(self, model: LisaModel, processor: LisaProcessor) -> None:
+    def __init__(self, model: NanoModel, processor: LisaProcessor) -> None:
         super().__init__(model, processor)
         names = processor.config.recall_names if model.vlm.recall is not None else []
         self.answers = [present_answer(name) for name in names]
@@ -145,7 +147,7 @@ def less_sure(masks: DecodedMasks, certainty: float) -> DecodedMasks:
 
 def answering(model: LisaModel, processor: Processor) -> ModelAnswering:
     """A model of either kind behind the contract of ``lisa.predict``."""
-    if isinstance(processor, LisaProcessor):
+    if isinstance(processor, LisaProcessor) and isinstance(model, NanoModel):
         return NanoAnswering(model, processor)
     return ModelAnswering(model, processor)
 
@@ -172,7 +174,7 @@ def nano_answering(segmenter: Segmenter) -> NanoAnswering:
     return segmenter.answering
 
 
-def nano_parts(segmenter: Segmenter) -> tuple[LisaModel, LisaProcessor]:
+def nano_parts(segmenter: Segmenter) -> tuple[NanoModel, LisaProcessor]:
     """Model and processor of a nano model; raises as ``nano_answering``."""
     answering = nano_answering(segmenter)
     return answering.model, answering.processor

@@ -22,7 +22,7 @@ from lisa.checkpoints.packed import BLOCK_BYTES
 from lisa.errors import ModelError
 from lisa.files import write_atomically
 from lisa.model.config import LisaConfig
-from lisa.model.lisa import LisaModel
+from lisa.nano.model.lisa import NanoModel
 from lisa.nano.model.processor import LisaProcessor, add_seg_token
 from lisa.nano.model.tower import STAGES, VisionTower
 
@@ -237,11 +237,11 @@ def starting_weights(
     write_atomically(out / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
 
 
-def new_model(config: LisaConfig, tower: dict[str, Tensor]) -> LisaModel:
+def new_model(config: LisaConfig, tower: dict[str, Tensor]) -> NanoModel:
     """A model with a pretrained tower and the same random weights each time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = LisaModel(config)
+        model = NanoModel(config)
     model.decoder.tower.load_state_dict(tower)
     return model
 
@@ -260,7 +260,7 @@ def write_language(language: dict[str, Tensor], out: Path) -> None:
         write_file(tensors, out / f"{name}.safetensors")
 
 
-def write_rest(model: LisaModel, out: Path) -> None:
+def write_rest(model: NanoModel, out: Path) -> None:
     """The tower, and everything new beside it, in float16 (counters keep their type)."""
     rest = {
         key: value.half() if value.is_floating_point() else value

@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from lisa.data.regions import Scene, Target, example, pick
 from lisa.example import Example
 from lisa.model.interfaces import Batch
-from lisa.model.lisa import LisaModel
 from lisa.nano.data.imagenet import imagenet_classes, word_table, words_of_labels
 from lisa.nano.data.knowledge import things
 from lisa.nano.data.photos import LabelledPhotos, PhotoFolder, labelled_folders
@@ -29,6 +28,7 @@ from lisa.nano.data.questions import eye_examples, label_example
 from lisa.nano.data.sources import Photos
 from lisa.nano.data.views import augment, crop, crop_box, recolour, whole
 from lisa.nano.model.decoder import HERE_BIAS, here_logits
+from lisa.nano.model.lisa import NanoModel
 from lisa.nano.model.processor import LisaProcessor, pad
 from lisa.nano.training.losses import (
     MaskLossWeights,
@@ -52,9 +52,11 @@ WORDS_REHEARSED = 256  # a step
 class EyesTask(Task):
     """Masks of named things; names that are known not to be there are denied at every place."""
 
+    model: NanoModel
+
     words: WordTable | None = None  # what must not be forgotten while photographs are learnt
 
-    def __init__(self, model: LisaModel, weights: MaskLossWeights | None = None) -> None:
+    def __init__(self, model: NanoModel, weights: MaskLossWeights | None = None) -> None:
         decoder = model.decoder
         parts = [child for name, child in decoder.named_children() if name != "tower"]
         super().__init__(model, [*parts, decoder.output_tokens, model.vlm.projector.name_prompt])
@@ -95,14 +97,14 @@ class WordTable:
     truth: Tensor  # [W, 1000] 1 where the word is true of the class
 
     @classmethod
-    def of(cls, model: LisaModel, processor: LisaProcessor) -> WordTable:
+    def of(cls, model: NanoModel, processor: LisaProcessor) -> WordTable:
         """The table of all words in WordNet's names and kinds of the classes."""
         words, table = word_table(imagenet_classes())
         phrase_ids = pad([processor.phrase_ids(word) for word in words], -1).to(model.device)
         embeddings = model.vlm.name_embeddings(phrase_ids).detach()
         return cls(embeddings, torch.from_numpy(table).float().to(model.device))
 
-    def loss(self, model: LisaModel, count: int | None = None) -> Tensor:
+    def loss(self, model: NanoModel, count: int | None = None) -> Tensor:
         """Binary cross-entropy a word, of ``count`` random words or all."""
         some = torch.randperm(len(self.truth), device=self.truth.device)[:count]
         scores = model.decoder.neck.semantic_keys.weight.T  # [1000, P/2]
@@ -112,7 +114,7 @@ class WordTable:
         return wrong / len(some)
 
 
-def learn_words(model: LisaModel, table: WordTable, steps: int = 200) -> float:
+def learn_words(model: NanoModel, table: WordTable, steps: int = 200) -> float:
     """Teach prompts and semantic keys what is what: "cat" is true of "tabby", not of "tub"."""
     keys, names = model.decoder.neck.semantic_keys, model.vlm.projector.name_prompt
     names.requires_grad_(True)
@@ -209,7 +211,7 @@ def held_out_rows(root: Path, side: int, per_source: int = 12) -> dict[str, list
 
 @torch.no_grad()
 def iou_by_name(
-    model: LisaModel, processor: LisaProcessor, rows: Mapping[str, Sequence[Sequence[Example]]]
+    model: NanoModel, processor: LisaProcessor, rows: Mapping[str, Sequence[Sequence[Example]]]
 ) -> dict[str, float]:
     """Mean IoU of present names by source and over all; the share of absent names refused."""
     present: dict[str, list[float]] = {}

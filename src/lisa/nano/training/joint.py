@@ -24,7 +24,6 @@ from lisa.evaluation.metrics import SegmentationMetrics
 from lisa.example import Example
 from lisa.model.answers import is_present
 from lisa.model.interfaces import Batch
-from lisa.model.lisa import LisaModel
 from lisa.nano.data.imagenet import words_of_labels
 from lisa.nano.data.knowledge import Thing, new_phrasings, taught, things
 from lisa.nano.data.photo_questions import Asked, asked_about
@@ -34,6 +33,7 @@ from lisa.nano.data.questions import Asker, label_example
 from lisa.nano.data.sources import Photos
 from lisa.nano.data.text_pairs import defined
 from lisa.nano.data.views import crop, flip, recolour, whole
+from lisa.nano.model.lisa import NanoModel
 from lisa.nano.model.processor import LisaProcessor, pad
 from lisa.nano.model.segmenter import NanoAnswering
 from lisa.nano.training.lora import adapt_language, adapted
@@ -54,7 +54,9 @@ SIDED = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 class MindTask(Task):
     """Answers, masks, and prompts that agree with names."""
 
-    def __init__(self, model: LisaModel, decoder_rate: float = 0.2) -> None:
+    model: NanoModel
+
+    def __init__(self, model: NanoModel, decoder_rate: float = 0.2) -> None:
         adapt_language(model)
         projector = model.vlm.projector
         decoder = [child for name, child in model.decoder.named_children() if name != "tower"]
@@ -106,7 +108,7 @@ class MindTask(Task):
         return losses
 
 
-def learn_to_name(model: LisaModel, processor: LisaProcessor, steps: int = 500) -> float:
+def learn_to_name(model: NanoModel, processor: LisaProcessor, steps: int = 500) -> float:
     """Teach the head names without pictures: what follows "The cup." becomes the prompt of "cup".
 
     The language model is not changed; the prompts are those that the eyes learnt.
@@ -129,7 +131,7 @@ def learn_to_name(model: LisaModel, processor: LisaProcessor, steps: int = 500) 
 
 
 @torch.no_grad()
-def named_states(model: LisaModel, processor: LisaProcessor, phrases: Sequence[str]) -> Tensor:
+def named_states(model: NanoModel, processor: LisaProcessor, phrases: Sequence[str]) -> Tensor:
     """States [N, H] of the language model at the end of "The {phrase}.", where ``[SEG]`` comes."""
     ids = [
         processor.question_ids(phrase)[-OPENING:]
@@ -301,7 +303,7 @@ def held_out_questions(root: Path, reasoning: bool, count: int = 24) -> list[Exa
 
 
 def iou_by_question(
-    model: LisaModel, processor: LisaProcessor, asked: Sequence[Example]
+    model: NanoModel, processor: LisaProcessor, asked: Sequence[Example]
 ) -> dict[str, float]:
     """What a user would get: mean IoU of generated answers, and how often they name the target."""
     segmenter = Segmenter(NanoAnswering(model, processor))

@@ -12,7 +12,7 @@ from dataclasses import replace
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
-from lisa.model.lisa import LisaModel
+from lisa.nano.model.lisa import NanoModel
 
 LORA = LoraConfig(
     r=16,
@@ -22,7 +22,7 @@ LORA = LoraConfig(
 )
 
 
-def adapt_language(model: LisaModel) -> None:
+def adapt_language(model: NanoModel) -> None:
     """Add low-rank factors to the language model, unless it has them."""
     if not adapted(model):
         layers = range(model.config.recall_layers, model.vlm.language.config.num_hidden_layers)
@@ -30,6 +30,6 @@ def adapt_language(model: LisaModel) -> None:
         inject_adapter_in_model(chosen, model.vlm.language)
 
 
-def adapted(model: LisaModel) -> list[nn.Parameter]:
+def adapted(model: NanoModel) -> list[nn.Parameter]:
     """The low-rank factors."""
     return [p for name, p in model.vlm.language.named_parameters() if ".lora_" in name]

@@ -23,9 +23,9 @@ from torch.nn import functional as F
 
 from lisa.files import write_atomically
 from lisa.masks import run_lengths
-from lisa.model.lisa import LisaModel
 from lisa.nano.data.imagenet import ImageNetClass, imagenet_classes
 from lisa.nano.data.photos import LabelledPhotos, PhotoFolder
+from lisa.nano.model.lisa import NanoModel
 from lisa.nano.model.processor import LisaProcessor, pad
 
 LEAST_SEEN = 0.5  # probability of the label where the classifier is surest
@@ -57,7 +57,7 @@ def labels_by_word(classes: Sequence[ImageNetClass]) -> dict[str, Label]:
 
 @torch.inference_mode()
 def pseudo_mask(
-    model: LisaModel, processor: LisaProcessor, picture: Image.Image, label: Label
+    model: NanoModel, processor: LisaProcessor, picture: Image.Image, label: Label
 ) -> np.ndarray | None:
     """What a label names in a picture, bool [H, W]; None where the mask cannot be trusted."""
     features = model.decoder.encode_image(processor.encode_images([picture]).to(model.device))
@@ -85,7 +85,7 @@ def trusted(low_res_mask: Tensor, quality: float, seen: Tensor) -> bool:
 
 
 def write_pseudo_masks(
-    model: LisaModel,
+    model: NanoModel,
     processor: LisaProcessor,
     folders: Sequence[LabelledPhotos],
     out: Path,

@@ -39,11 +39,11 @@ from lisa.data.stream import Stream
 from lisa.errors import DataError, LisaError
 from lisa.example import Example
 from lisa.files import write_atomically
-from lisa.model.lisa import LisaModel
 from lisa.nano.data.imagenet import imagenet_classes
 from lisa.nano.data.photos import PhotoFolder, labelled_folders
 from lisa.nano.data.sources import Photos
 from lisa.nano.model.directory import write_names
+from lisa.nano.model.lisa import NanoModel
 from lisa.nano.model.processor import LisaProcessor
 from lisa.nano.model.segmenter import NanoAnswering
 from lisa.nano.training.calibration import calibrate_once
@@ -220,7 +220,7 @@ def wanted_stages(out: Path, stages: tuple[str, ...], stage: str | None) -> tupl
     return *earlier, stage
 
 
-def starting_model(photos: Photos, seed: int) -> tuple[LisaModel, LisaProcessor]:
+def starting_model(photos: Photos, seed: int) -> tuple[NanoModel, LisaProcessor]:
     """Published language model and tower, all else new; the names to find are the photos'."""
     source = model_directory(EMBEDDED)
     config = read_config(source)
@@ -228,7 +228,7 @@ def starting_model(photos: Photos, seed: int) -> tuple[LisaModel, LisaProcessor]
     config.recall_names, config.recall_texts = recall_names(config.concepts), 0
     processor = LisaProcessor.from_directory(source, config)
     torch.manual_seed(seed)
-    model = LisaModel(config)
+    model = NanoModel(config)
     stored: dict[str, Tensor] = {}
     for name in FROZEN_FILES:
         stored |= read_file(source / f"{name}.safetensors")
@@ -238,10 +238,10 @@ def starting_model(photos: Photos, seed: int) -> tuple[LisaModel, LisaProcessor]
 
 
 def run_or_reload(
-    name: str, run: Run, photos: Photos, model: LisaModel, processor: LisaProcessor
+    name: str, run: Run, photos: Photos, model: NanoModel, processor: LisaProcessor
 ) -> None:
     """Train one stage into the model, or load what it learnt when it is done."""
-    tasks: dict[str, Callable[[LisaModel], Task]] = {
+    tasks: dict[str, Callable[[NanoModel], Task]] = {
         "eyes": EyesTask,
         "self": EyesTask,
         "words": WordsTask,
@@ -267,7 +267,7 @@ def run_or_reload(
 
 
 def train_eyes(
-    task: Task, run: Run, photos: Photos, model: LisaModel, processor: LisaProcessor
+    task: Task, run: Run, photos: Photos, model: NanoModel, processor: LisaProcessor
 ) -> None:
     """Names to masks."""
     if not has_checkpoint(run.out / "eyes"):
@@ -276,7 +276,7 @@ def train_eyes(
 
 
 def train_self(
-    task: Task, run: Run, photos: Photos, model: LisaModel, processor: LisaProcessor
+    task: Task, run: Run, photos: Photos, model: NanoModel, processor: LisaProcessor
 ) -> None:
     """Names to masks, some of them found by the eyes."""
     found = run.out / "self" / "masks"
@@ -317,7 +317,7 @@ def learn_to_see(
 
 
 def train_words(
-    task: Task, run: Run, photos: Photos, model: LisaModel, processor: LisaProcessor
+    task: Task, run: Run, photos: Photos, model: NanoModel, processor: LisaProcessor
 ) -> None:
     """Questions to names, without pictures."""
     if not has_checkpoint(run.out / "words"):
@@ -340,7 +340,7 @@ def train_words(
 
 
 def train_mind(
-    task: Task, run: Run, photos: Photos, model: LisaModel, processor: LisaProcessor
+    task: Task, run: Run, photos: Photos, model: NanoModel, processor: LisaProcessor
 ) -> None:
     """Questions to answers and masks."""
     reasoning = run.kind.reasoning
@@ -349,7 +349,7 @@ def train_mind(
 
 
 def train_tune(
-    task: Task, run: Run, photos: Photos, model: LisaModel, processor: LisaProcessor
+    task: Task, run: Run, photos: Photos, model: NanoModel, processor: LisaProcessor
 ) -> None:
     """The 239 reasoning samples, over and over."""
     make = tune_stream(run.data, model.config.image_size)
@@ -357,7 +357,7 @@ def train_tune(
 
 
 def train_recall(
-    task: Task, run: Run, photos: Photos, model: LisaModel, processor: LisaProcessor
+    task: Task, run: Run, photos: Photos, model: NanoModel, processor: LisaProcessor
 ) -> None:
     """Questions to names, and names against what is seen."""
     samples = SAMPLES in " ".join(run.kind.sources)
@@ -377,7 +377,7 @@ def train_end_to_end(
     full: Schedule,
     task: Task,
     run: Run,
-    model: LisaModel,
+    model: NanoModel,
     processor: LisaProcessor,
 ) -> None:
     """A stage of questions and photographs, measured as a user would."""
@@ -397,7 +397,7 @@ def train_end_to_end(
 # ------------------------------------------------------------------ what ships
 
 
-def write_model(model: LisaModel, processor: LisaProcessor, run: Run, photos: Photos) -> Path:
+def write_model(model: NanoModel, processor: LisaProcessor, run: Run, photos: Photos) -> Path:
     """The finished model directory: published parts as they were, what was learnt in float16."""
     source, out = model_directory(EMBEDDED), run.out / "model"
     out.mkdir(exist_ok=True)
@@ -414,7 +414,7 @@ def write_model(model: LisaModel, processor: LisaProcessor, run: Run, photos: Ph
     return out
 
 
-def split_learnt(model: LisaModel) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def split_learnt(model: NanoModel) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """What was trained, in float16: all of our own, and the language model's LoRA factors."""
     learnt, adapter = {}, {}
     for key, value in model.state_dict().items():

@@ -25,7 +25,6 @@ from torch.nn import functional as F
 
 from lisa.data.prompts import present_answer
 from lisa.data.reasonseg import ReasonSeg
-from lisa.model.lisa import LisaModel
 from lisa.nano.data.knowledge import taught, things
 from lisa.nano.data.sources import Photos
 from lisa.nano.data.text_pairs import (
@@ -38,6 +37,7 @@ from lisa.nano.data.text_pairs import (
     sample_questions,
 )
 from lisa.nano.model.candidates import Glimpse, collect, glimpse
+from lisa.nano.model.lisa import NanoModel
 from lisa.nano.model.processor import LisaProcessor, pad
 from lisa.nano.model.retriever import Evidence, Recall
 from lisa.nano.model.vlm import Prefix
@@ -58,7 +58,9 @@ READ_AT_ONCE = 64
 class RecallTask(Task):
     """What recall has learnt: its parameters, and the keys and prompts that follow from them."""
 
-    def __init__(self, model: LisaModel) -> None:
+    model: NanoModel
+
+    def __init__(self, model: NanoModel) -> None:
         super().__init__(model, [model.vlm.recall])
 
     def trained_names(self) -> set[str]:
@@ -97,7 +99,7 @@ class States:
 
 
 @torch.no_grad()
-def read_texts(model: LisaModel, processor: LisaProcessor, texts: Sequence[str]) -> States:
+def read_texts(model: NanoModel, processor: LisaProcessor, texts: Sequence[str]) -> States:
     """All texts through the lowest layers, the short ones first."""
     ids = [processor.recall_ids(text) for text in texts]
     order = sorted(range(len(ids)), key=lambda n: len(ids[n]))
@@ -127,7 +129,7 @@ def pairs_to_learn(root: Path, reasoning: bool, samples: bool) -> list[Pair]:
 
 
 def learn_to_recall(
-    model: LisaModel, processor: LisaProcessor, pairs: Sequence[Pair], epochs: int = EPOCHS
+    model: NanoModel, processor: LisaProcessor, pairs: Sequence[Pair], epochs: int = EPOCHS
 ) -> None:
     """Train the pools on pairs and definitions, then write what is kept of texts and names."""
     recall, names = model.vlm.recall, processor.config.recall_names
@@ -175,7 +177,7 @@ class Definitions:
     targets: Tensor  # [texts] which noun each defines
 
     @classmethod
-    def read(cls, model: LisaModel, processor: LisaProcessor) -> Definitions:
+    def read(cls, model: NanoModel, processor: LisaProcessor) -> Definitions:
         """All that are not kept for weighing."""
         texts = definitions(held_out=False)
         pairs = [Pair(text, noun) for noun, of_one in texts.items() for text in of_one]
@@ -279,7 +281,7 @@ Seeing = tuple[Looked, Prefix, Tensor]  # a question, the picture, and what is s
 
 @torch.no_grad()
 def pictured(
-    model: LisaModel, processor: LisaProcessor, asked: Sequence[Looked], title: str
+    model: NanoModel, processor: LisaProcessor, asked: Sequence[Looked], title: str
 ) -> Iterator[Seeing]:
     """Each question with its picture, which is looked at once for those in a row."""
     last, seeing = None, None
@@ -293,7 +295,7 @@ def pictured(
 
 
 def glimpses(
-    model: LisaModel, processor: LisaProcessor, asked: Sequence[Looked], title: str
+    model: NanoModel, processor: LisaProcessor, asked: Sequence[Looked], title: str
 ) -> Iterator[Glimpse]:
     """What is known at first sight about each question."""
     row = torch.zeros(1, dtype=torch.long, device=model.device)
@@ -303,7 +305,7 @@ def glimpses(
 
 
 def learn_to_weigh(
-    model: LisaModel, processor: LisaProcessor, asked: Sequence[Looked]
+    model: NanoModel, processor: LisaProcessor, asked: Sequence[Looked]
 ) -> dict[str, float]:
     """Fit how recalled, seen and said names are weighed against each other.
 

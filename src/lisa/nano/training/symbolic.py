@@ -20,13 +20,14 @@ from lisa.data.prompts import absent_answer, present_answer
 from lisa.example import Example
 from lisa.model.config import LisaConfig
 from lisa.model.interfaces import Batch
-from lisa.model.lisa import Answer, LisaModel
+from lisa.model.lisa import Answer
 from lisa.nano.data.imagenet import imagenet_classes
 from lisa.nano.data.knowledge import Thing, new_phrasings, taught, things
 from lisa.nano.data.prompts import other_words
 from lisa.nano.data.symbolic import Asked, Imagination, ImaginedScene, Seen
 from lisa.nano.data.text_pairs import defined
 from lisa.nano.model.candidates import collect, glimpse
+from lisa.nano.model.lisa import NanoModel
 from lisa.nano.model.processor import LisaProcessor, pad
 from lisa.nano.model.projector import CLASS, CONCEPT, FoundNames, SemanticProjector, mean_embeddings
 from lisa.nano.model.retriever import LEAST_SEEN
@@ -60,7 +61,9 @@ class ImaginedBatch:
 class WordsTask(Task):
     """Answers about imagined scenes, and prompts that agree with names."""
 
-    def __init__(self, model: LisaModel) -> None:
+    model: NanoModel
+
+    def __init__(self, model: NanoModel) -> None:
         adapt_language(model)
         projector = model.vlm.projector
         super().__init__(
@@ -90,7 +93,7 @@ class WordsTask(Task):
         }
 
 
-def visual_tokens(model: LisaModel, batch: ImaginedBatch) -> Tensor:
+def visual_tokens(model: NanoModel, batch: ImaginedBatch) -> Tensor:
     """Imagined scenes as the projector would write them: [B, V, H]."""
     projector, embed = model.vlm.projector, model.vlm.embed
     names = mean_embeddings(embed, batch.ids.flatten(0, 1)).unflatten(0, batch.ids.shape[:2])
@@ -228,7 +231,7 @@ def eight_things(
 
 @torch.no_grad()
 def choices(
-    model: LisaModel, processor: LisaProcessor, scenes: dict[str, list[ImaginedScene]]
+    model: NanoModel, processor: LisaProcessor, scenes: dict[str, list[ImaginedScene]]
 ) -> dict[str, float]:
     """How often the right one of eight things is named in a generated answer."""
     return {
@@ -245,7 +248,7 @@ def choices(
 
 
 def answers(
-    model: LisaModel, processor: LisaProcessor, scenes: Sequence[ImaginedScene]
+    model: NanoModel, processor: LisaProcessor, scenes: Sequence[ImaginedScene]
 ) -> list[str]:
     """What is said to the first question about each scene."""
     batch = encode_scenes(scenes, processor).to(model.device)
@@ -260,7 +263,7 @@ def answers(
 
 
 def recalled(
-    model: LisaModel, processor: LisaProcessor, scenes: Sequence[ImaginedScene], prefix: Prefix
+    model: NanoModel, processor: LisaProcessor, scenes: Sequence[ImaginedScene], prefix: Prefix
 ) -> list[list[int] | None]:
     """The answers (ids) that are recalled; None where the language model answers freely."""
     recall = model.vlm.recall

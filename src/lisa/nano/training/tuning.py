@@ -9,6 +9,7 @@ from lisa.checkpoints.directory import Processor
 from lisa.model.interfaces import Batch
 from lisa.model.lisa import LisaModel
 from lisa.model.processor import FullSizeProcessor
+from lisa.nano.model.lisa import NanoModel
 from lisa.nano.training.joint import MindTask
 from lisa.training.loop import Losses, Task
 from lisa.training.paper import PaperTask, existing, idle
@@ -27,6 +28,7 @@ def make_task(model: LisaModel, processor: Processor, preset: Preset) -> Task:
     """The task of a model's kind."""
     if isinstance(processor, FullSizeProcessor):
         return PaperTask(model, processor, preset)
+    assert isinstance(model, NanoModel)
     task = NanoTask(model)
     task._no_split_modules = existing(task, ["LlamaDecoderLayer"])
     return task
