@@ -21,7 +21,7 @@ from lisa.model.interfaces import DecodedMasks, Pictures
 from lisa.model.lisa import LisaModel
 from lisa.nano.model import segmenter as module
 from lisa.nano.model.processor import LisaProcessor
-from lisa.nano.model.segmenter import NanoAnswering, less_sure
+from lisa.nano.model.segmenter import NanoAnswering, scale_confidence
 from lisa.predict import BATCH_SIZE, REMEMBERED_IMAGES, Segmenter, fingerprint
 from lisa.result import Result
 
@@ -405,7 +405,7 @@ def test_each_mask_is_refined_by_a_look_from_closer_by(
     left, top, right, bottom = 8, 4, 40, 30
 
     def masks(box: tuple[int, int, int, int] | None) -> list[Mask]:
-        monkeypatch.setattr(module, "closer_box", lambda mask: box)
+        monkeypatch.setattr(module, "zoom_box", lambda mask: box)
         asked = [(picture(seed=seed), question) for seed in range(4) for question in QUESTIONS]
         return [mask for pair in asked for mask in segmenter.segment(*pair).masks]
 
@@ -424,5 +424,5 @@ def test_certainty_multiplies_what_is_expected_of_a_mask(logit: float, certainty
     masks = DecodedMasks(
         torch.zeros(1, 4, 4), torch.tensor([logit], dtype=torch.double), torch.zeros(1, 1, 1)
     )
-    expected = less_sure(masks, certainty).iou_logits.sigmoid()
+    expected = scale_confidence(masks, certainty).iou_logits.sigmoid()
     assert float(expected) == pytest.approx(certainty * float(masks.iou_logits.sigmoid()), rel=1e-6)

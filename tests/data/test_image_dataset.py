@@ -9,7 +9,7 @@ import pytest
 from helpers.picture_files import write_picture
 from lisa.data.image_dataset import (
     QUESTIONS,
-    PictureSet,
+    ImageDataset,
     WithoutBad,
     check_exists,
     check_size,
@@ -20,7 +20,7 @@ from lisa.errors import DataError
 from lisa.example import Example
 
 
-class Numbers(PictureSet):
+class Numbers(ImageDataset):
     """Asks "0?", "1?" ... of one picture each; those in ``bad`` cannot be read."""
 
     def __init__(self, photos: list[Path], bad: tuple[int, ...] = ()) -> None:

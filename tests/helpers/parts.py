@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from lisa.model.config import LisaConfig
 from lisa.model.processor import FullSizeProcessor, usual_image_processor
-from lisa.model.text_processor import ChatVoice, add_seg_token
+from lisa.model.text_processor import ChatText, add_seg_token
 
 WIDTH, SIDE = 32, 64
 CONTROL = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "<img>", "</img>", "<video>"]
@@ -243,4 +243,4 @@ def tiny_processor(
     config = LisaConfig.from_parts(
         vlm_fields(vlm), decoder_fields(decoder), seg_token_id=add_seg_token(words), **changes
     )
-    return FullSizeProcessor(ChatVoice(words, config), usual_image_processor(config), config)
+    return FullSizeProcessor(ChatText(words, config), usual_image_processor(config), config)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from lisa.model.generation import Reading, cache_name, count_places, pad_left
+from lisa.model.generation import DecodingState, cache_name, count_places, pad_left
 
 ROWS = [[5], [7, 8, 9]]
 
@@ -18,7 +18,7 @@ def test_shorter_rows_begin_later() -> None:
 def test_a_reading_goes_on_by_one_place() -> None:
     ids, known = pad_left(ROWS, torch.tensor(0))
     inputs = {"pixel_values": torch.zeros(1)}
-    reading = Reading(ids, None, known, count_places(known), inputs).then([3, 4])
+    reading = DecodingState(ids, None, known, count_places(known), inputs).then([3, 4])
     assert reading.input_ids.tolist() == [[3], [4]]
     assert reading.mask.tolist() == [[False, False, True, True], [True] * 4]
     assert reading.positions.tolist() == [[1], [3]]
@@ -27,7 +27,7 @@ def test_a_reading_goes_on_by_one_place() -> None:
 
 def test_places_in_three_dimensions_go_on_in_each() -> None:
     positions = torch.tensor([[[0, 1]], [[0, 4]], [[0, 2]]])
-    reading = Reading(torch.ones(1, 2).long(), None, torch.ones(1, 2).bool(), positions)
+    reading = DecodingState(torch.ones(1, 2).long(), None, torch.ones(1, 2).bool(), positions)
     assert reading.then([1]).positions.tolist() == [[[2]], [[5]], [[3]]]
 
 

@@ -27,10 +27,10 @@ from lisa.model.interfaces import (
 )
 from lisa.model.processor import (
     FullSizeProcessor,
+    training_answer,
     usual_image_processor,
-    written_answer,
 )
-from lisa.model.text_processor import LegacyVoice
+from lisa.model.text_processor import OfficialText
 
 WIDE = picture(64, 40)
 
@@ -44,7 +44,7 @@ def official_processor(**changes: str) -> FullSizeProcessor:
         conversation="llava_v1",
         **changes,
     )
-    return FullSizeProcessor(LegacyVoice(words, config), None, config)
+    return FullSizeProcessor(OfficialText(words, config), None, config)
 
 
 def example(name: str = "cat", image: PIL.Image.Image = WIDE, there: bool = True) -> Example:
@@ -148,7 +148,7 @@ def test_an_answer_keeps_its_own_seg(answer: str, count: int, written: str, targ
     for number in range(count):
         masks[number, number] = True
     asked = Example(WIDE, "What is the cat?", answer, masks, phrase="cat")
-    assert written_answer(asked) == written
+    assert training_answer(asked) == written
     batch = tiny_processor("llava", "sam").encode([asked])
     (found,) = batch.full_masks
     assert len(found) == targets

@@ -13,7 +13,7 @@ from lisa.example import SEG_TOKEN
 from lisa.model.chat_templates import IMAGE_TOKEN_ID
 from lisa.model.config import LisaConfig
 from lisa.model.interfaces import IGNORE_LABEL
-from lisa.model.text_processor import ChatVoice, LegacyVoice, Voice, break_up
+from lisa.model.text_processor import ChatText, OfficialText, TextProcessor, break_up
 
 
 def config(seg_token_id: int, conversation: str, **changes: Any) -> LisaConfig:
@@ -21,14 +21,14 @@ def config(seg_token_id: int, conversation: str, **changes: Any) -> LisaConfig:
     return LisaConfig.from_parts(vlm_fields("llava"), decoder_fields("sam"), **changes)
 
 
-def legacy(conversation: str = "llava_v1", **changes: Any) -> LegacyVoice:
+def legacy(conversation: str = "llava_v1", **changes: Any) -> OfficialText:
     words = llama_tokenizer()
-    return LegacyVoice(words, config(words.seg_token_id, conversation, **changes))
+    return OfficialText(words, config(words.seg_token_id, conversation, **changes))
 
 
-def chat(template: str | None, **changes: Any) -> ChatVoice:
+def chat(template: str | None, **changes: Any) -> ChatText:
     words = tokenizer(template)
-    return ChatVoice(words, config(len(words), "chat", **changes))
+    return ChatText(words, config(len(words), "chat", **changes))
 
 
 VOICES = {
@@ -40,7 +40,7 @@ VOICES = {
 
 
 @pytest.fixture(params=VOICES)
-def voice(request: pytest.FixtureRequest) -> Voice:
+def voice(request: pytest.FixtureRequest) -> TextProcessor:
     return VOICES[request.param]()
 
 
@@ -49,11 +49,11 @@ def seg_of(voice: Any) -> int:
     return int(number)
 
 
-def test_a_question_has_one_picture(voice: Voice) -> None:
+def test_a_question_has_one_picture(voice: TextProcessor) -> None:
     assert voice.question_ids("What is the cat?").count(IMAGE_TOKEN_ID) == 1
 
 
-def test_an_answer_is_supervised_to_its_end(voice: Voice) -> None:
+def test_an_answer_is_supervised_to_its_end(voice: TextProcessor) -> None:
     row = voice.row("What is the cat?", "It is the cat [SEG].")
     asked = voice.question_ids("What is the cat?")
     assert row.ids == asked + voice.answer_ids("It is the cat [SEG].")
@@ -64,7 +64,7 @@ def test_an_answer_is_supervised_to_its_end(voice: Voice) -> None:
     assert supervised.count(seg_of(voice)) == 1
 
 
-def test_an_answer_is_read_as_it_was_written(voice: Voice) -> None:
+def test_an_answer_is_read_as_it_was_written(voice: TextProcessor) -> None:
     answer = voice.answer_ids("It is the cat [SEG]")[:-1]
     assert voice.read(answer).replace(SEG_TOKEN, f" {SEG_TOKEN}").split() == [
         "It",
@@ -76,14 +76,14 @@ def test_an_answer_is_read_as_it_was_written(voice: Voice) -> None:
 
 
 @pytest.mark.parametrize("marker", ["[SEG]", "<image>", "</s>", "<s>"])
-def test_control_tokens_in_a_question_are_text(voice: Voice, marker: str) -> None:
+def test_control_tokens_in_a_question_are_text(voice: TextProcessor, marker: str) -> None:
     plain, marked = (voice.question_ids(f"What is the {word} cat") for word in ("", marker))
     for control in (seg_of(voice), IMAGE_TOKEN_ID, voice.end_token_id, 1):
         assert marked.count(control) == plain.count(control)
 
 
 @pytest.mark.parametrize("marker", ["<image>", "</s>"])
-def test_control_tokens_in_an_answer_are_text(voice: Voice, marker: str) -> None:
+def test_control_tokens_in_an_answer_are_text(voice: TextProcessor, marker: str) -> None:
     ids = voice.answer_ids(f"It is {marker} [SEG].")
     assert ids.count(voice.end_token_id) == 1
     assert IMAGE_TOKEN_ID not in ids
@@ -119,9 +119,9 @@ def test_official_questions_may_hold_seg(name: str) -> None:
 def test_seg_must_be_the_configured_token(name: str) -> None:
     with pytest.raises(ModelError, match=r"\[SEG\].*expected the one id 4"):
         if name.startswith("llava"):
-            LegacyVoice(llama_tokenizer(), config(4, name))
+            OfficialText(llama_tokenizer(), config(4, name))
         else:
-            ChatVoice(tokenizer(), config(4, "chat"))
+            ChatText(tokenizer(), config(4, "chat"))
 
 
 def test_a_template_without_a_picture_is_refused() -> None:
@@ -134,14 +134,14 @@ def test_an_answer_must_have_an_end() -> None:
     words = tokenizer()
     words.eos_token = None
     with pytest.raises(ModelError, match="no eos_token"):
-        ChatVoice(words, config(len(words), "chat"))
+        ChatText(words, config(len(words), "chat"))
 
 
 def test_a_chat_survives_the_disk(tmp_path: Path) -> None:
     voice = chat(TEMPLATE)
     voice.save(tmp_path)
     again = PreTrainedTokenizerFast.from_pretrained(tmp_path)
-    reread = ChatVoice(again, config(seg_of(voice), "chat"))
+    reread = ChatText(again, config(seg_of(voice), "chat"))
     for question in ("What is the cat?", f"What is {CONTROL[4]}?"):
         assert reread.question_ids(question) == voice.question_ids(question)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from lisa.annotation.near_duplicates import Fingerprints, shared
 from lisa.data.datasets import DATASETS
-from lisa.data.image_dataset import PictureSet
+from lisa.data.image_dataset import ImageDataset
 from lisa.errors import DataError, LisaError
 from lisa.example import Example
 
@@ -140,7 +140,7 @@ def _open(root: Path, name: str, split: str | None) -> tuple[SplitReport, Sequen
     except LisaError as error:
         report.problems.append(str(error))
         return report, ()
-    if isinstance(dataset, PictureSet):
+    if isinstance(dataset, ImageDataset):
         report.problems += dataset.skipped
         report.pictures = len(set(dataset.photos))
     report.questions = len(dataset)
@@ -171,7 +171,7 @@ def _read(dataset: Sequence[Example], number: int, report: SplitReport) -> Examp
 
 def _leaks(opened: Sequence[tuple[SplitReport, Sequence[Example]]]) -> list[Leak]:
     """What splits for training share with others."""
-    sets = [(report, one) for report, one in opened if isinstance(one, PictureSet)]
+    sets = [(report, one) for report, one in opened if isinstance(one, ImageDataset)]
     trained = [(report, one) for report, one in sets if is_trained(report.split)]
     measured = [(report, one) for report, one in sets if not is_trained(report.split)]
     marks = Fingerprints()

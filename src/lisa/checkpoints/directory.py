@@ -33,7 +33,7 @@ from lisa.model.config import LisaConfig
 from lisa.model.lisa import LisaModel
 from lisa.model.mask_decoder import SamDecoder
 from lisa.model.processor import FullSizeProcessor
-from lisa.model.text_processor import ChatVoice, add_seg_token
+from lisa.model.text_processor import ChatText, add_seg_token
 from lisa.model.vlm import HfVlm
 from lisa.nano.model.lisa import NanoModel
 from lisa.nano.model.processor import LisaProcessor
@@ -101,12 +101,12 @@ def read_config(directory: Path) -> LisaConfig:
     kind = fields.get("model_type") if isinstance(fields, dict) else None
     if kind != LisaConfig.model_type:
         raise ModelError(f"'{path}' has model_type {kind!r}; expected '{LisaConfig.model_type}'")
-    with blaming(path):
+    with naming_file(path):
         return LisaConfig(**fields)
 
 
 @contextmanager
-def blaming(path: Path) -> Iterator[None]:
+def naming_file(path: Path) -> Iterator[None]:
     """What fails inside is the fault of a configuration file: say so in one line."""
     try:
         yield
@@ -174,7 +174,7 @@ def assemble_model(config: LisaConfig, directory: Path) -> LisaModel:
 
 def empty_model(config: LisaConfig, directory: Path) -> LisaModel:
     """The model of ``config`` without memory for its weights."""
-    with blaming(directory / "config.json"), torch.device("meta"):
+    with naming_file(directory / "config.json"), torch.device("meta"):
         return FullSizeModel(config) if config.full_size else NanoModel(config)
 
 
@@ -205,7 +205,7 @@ def from_parts(
     Raises:
         ModelError: a part cannot be read, is not complete, or they do not go together.
     """
-    with blaming_part(vlm):
+    with naming_part(vlm):
         tokenizer: Any = AutoTokenizer.from_pretrained(vlm)
         image_processor = AutoImageProcessor.from_pretrained(vlm, backend="pil")
         language: Any = whole(AutoModelForImageTextToText, vlm)
@@ -214,9 +214,9 @@ def from_parts(
     rows = config.language_config().vocab_size
     if rows > language.get_input_embeddings().num_embeddings:
         language.resize_token_embeddings(rows)
-    with blaming_part(decoder):
+    with naming_part(decoder):
         masks = whole(AutoModel, decoder, config=config.mask_decoder_config())
-    processor = FullSizeProcessor(ChatVoice(tokenizer, config), image_processor, config)
+    processor = FullSizeProcessor(ChatText(tokenizer, config), image_processor, config)
     return FullSizeModel(config, language, masks).eval(), processor
 
 
@@ -255,7 +255,7 @@ def whole(kind: Any, source: str | Path, **settings: Any) -> PreTrainedModel:
 
 
 @contextmanager
-def blaming_part(source: str | Path) -> Iterator[None]:
+def naming_part(source: str | Path) -> Iterator[None]:
     """What fails inside is the fault of a pretrained part: say so in one line."""
     try:
         yield

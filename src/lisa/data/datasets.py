@@ -18,7 +18,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from lisa.data.image_dataset import PictureSet, WithoutBad
+from lisa.data.image_dataset import ImageDataset, WithoutBad
 from lisa.data.multi_target import (
     MUSE_FOLDERS,
     MUSE_SPLITS,
@@ -232,4 +232,4 @@ def open_dataset(
     if name not in DATASETS:
         raise DataError(f"unknown data set '{name}'; expected one of {', '.join(DATASETS)}")
     dataset = DATASETS[name].open(Path(root), split, skip_bad=skip_bad)
-    return WithoutBad(dataset) if skip_bad and isinstance(dataset, PictureSet) else dataset
+    return WithoutBad(dataset) if skip_bad and isinstance(dataset, ImageDataset) else dataset

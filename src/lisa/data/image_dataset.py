@@ -23,7 +23,7 @@ QUESTIONS = 3  # of one picture that training asks at most, as in the paper
 Item = TypeVar("Item")
 
 
-class PictureSet(Sequence[Example]):
+class ImageDataset(Sequence[Example]):
     """A data set: index in, same example out; and pictures to draw questions about.
 
     Attributes:
@@ -113,14 +113,14 @@ def check_size(size: tuple[int, int], image: PIL.Image.Image, what: str) -> None
         raise DataError(f"{what} is of {found} pixels; expected {expected} as its picture has")
 
 
-class WithoutBad(PictureSet):
+class WithoutBad(ImageDataset):
     """A data set without the examples that cannot be read; they are named in ``skipped``.
 
     To know which they are, all examples are read once, the first time that one is asked for.
     Drawing does not wait for that: a picture that cannot be read gives no questions.
     """
 
-    def __init__(self, dataset: PictureSet) -> None:
+    def __init__(self, dataset: ImageDataset) -> None:
         self.dataset = dataset
         self.name, self.split, self.photos = dataset.name, dataset.split, dataset.photos
         self.skipped = list(dataset.skipped)

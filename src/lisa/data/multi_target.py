@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from lisa.data.image_dataset import PictureSet, check_exists, check_size, drawn, folder_of
+from lisa.data.image_dataset import ImageDataset, check_exists, check_size, drawn, folder_of
 from lisa.data.prompts import listed, paper_question
 from lisa.data.records import BadRecords, field, read_json, read_list
 from lisa.errors import DataError
@@ -54,13 +54,13 @@ class Exchange:
     record: str  # names it in messages
 
 
-class MultiTarget(PictureSet):
+class MultiTarget(ImageDataset):
     """One example for each question, with one mask for each target, in the answer's order.
 
     ``masks`` is bool [N, H, W]; ``phrase`` is what the targets are called, where they are.
 
     Args:
-        split: see ``PictureSet``.
+        split: see ``ImageDataset``.
         exchanges: what there is, the questions of a picture side by side.
         skipped: what was left out.
     """

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from lisa.data.annotated import MarkedPicture, RunLengths, Thing, Written
-from lisa.data.image_dataset import QUESTIONS, PictureSet, check_exists
+from lisa.data.image_dataset import QUESTIONS, ImageDataset, check_exists
 from lisa.data.prompts import absent_answer, present_answer
 from lisa.data.records import BadRecords, field, read_json
 from lisa.data.regions import (
@@ -45,7 +45,7 @@ REFERRING_SHARE = 0.5  # of draws may also ask for the left one, the large one .
 ABSENT_SHARE = 0.3  # of draws also ask for a name that is not there
 
 
-class OwnData(PictureSet):
+class OwnData(ImageDataset):
     """The examples of an own-data folder: index in, same example out; and draws for training.
 
     The examples of a picture are, in this order: each written question; each name with all that

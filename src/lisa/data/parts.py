@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from lisa.data.image_dataset import PictureSet, check_exists, check_size, drawn, folder_of
+from lisa.data.image_dataset import ImageDataset, check_exists, check_size, drawn, folder_of
 from lisa.data.prompts import paper_answer, paper_question
 from lisa.data.records import BadRecords, field, read_json
 from lisa.errors import DataError
@@ -62,13 +62,13 @@ class Photo:
     annotations: list[Annotation]
 
 
-class Parts(PictureSet):
+class Parts(ImageDataset):
     """One example for each category of each picture that has annotations.
 
     ``question`` and ``phrase`` are the category's name; ``masks`` is bool [1, H, W].
 
     Args:
-        name, split: see ``PictureSet``.
+        name, split: see ``ImageDataset``.
         path: the COCO file.
         photos: the folder of its pictures.
         read_name: the name of a category in the file -> what it means.

@@ -21,7 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lisa.data.image_dataset import PictureSet, drawn
+from lisa.data.image_dataset import ImageDataset, drawn
 from lisa.data.prompts import (
     absent_answer,
     paper_answer,
@@ -62,7 +62,7 @@ class _Annotation:
     kind: str
 
 
-class ReasonSeg(PictureSet):
+class ReasonSeg(ImageDataset):
     """The samples of one ReasonSeg folder, sorted by file name: index in, same Example out.
 
     An example has `masks` bool [1, H, W], everything asked for in one mask, or [0, H, W] where the

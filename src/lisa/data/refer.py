@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from lisa.data.image_dataset import PictureSet, check_exists, check_size, drawn, folder_of
+from lisa.data.image_dataset import ImageDataset, check_exists, check_size, drawn, folder_of
 from lisa.data.pickles import read_pickle
 from lisa.data.prompts import absent_answer, paper_answer, paper_question
 from lisa.data.records import BadRecords, field, read_json
@@ -77,7 +77,7 @@ class Photo:
     width: int
 
 
-class Refer(PictureSet):
+class Refer(ImageDataset):
     """The sentences of one split, in the order of the file.
 
     ``question`` and ``phrase`` are the sentence, lower-cased, as the paper's validation has it;

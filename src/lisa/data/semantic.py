@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from lisa.data.image_dataset import PictureSet, check_exists, check_size, drawn, folder_of
+from lisa.data.image_dataset import ImageDataset, check_exists, check_size, drawn, folder_of
 from lisa.data.prompts import paper_answer, paper_question
 from lisa.data.records import BadRecords, field, read_json
 from lisa.errors import DataError
@@ -46,14 +46,14 @@ class Labels:
     renumber: np.ndarray
 
 
-class LabelMaps(PictureSet):
+class LabelMaps(ImageDataset):
     """One example for each picture: the class it asks for depends on the number alone.
 
     ``question`` and ``phrase`` are the name of the class; ``masks`` is bool [1, H, W]; ``ignore``
     is where the label map says nothing.
 
     Args:
-        name, split: see ``PictureSet``.
+        name, split: see ``ImageDataset``.
         labels: what there is.
         skip_bad: leave pictures without a label map out, and label maps without a picture.
 

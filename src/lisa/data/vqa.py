@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lisa.data.image_dataset import PictureSet, check_exists, folder_of
+from lisa.data.image_dataset import ImageDataset, check_exists, folder_of
 from lisa.data.records import BadRecords, field, read_list
 from lisa.errors import DataError
 from lisa.example import Example, check_question
@@ -33,7 +33,7 @@ class Conversation:
     turns: tuple[tuple[str, str], ...]
 
 
-class LlavaInstruct(PictureSet):
+class LlavaInstruct(ImageDataset):
     """One example for each conversation: its first question and answer, ``further`` the others.
 
     ``masks`` is bool [0, H, W]: nothing is pointed at. Training asks the same.

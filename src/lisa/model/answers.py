@@ -11,7 +11,7 @@ from itertools import groupby
 from lisa.example import SEG_TOKEN, TEACHER_FORCED_ANSWER, Example
 
 
-def spoken_words(raw_answer: str) -> str:
+def visible_text(raw_answer: str) -> str:
     """An answer without its ``[SEG]`` tokens."""
     text = " ".join(raw_answer.replace(SEG_TOKEN, " ").split())
     return re.sub(r" ([.,;:!?])(?= |$)", r"\1", text)
@@ -36,7 +36,7 @@ def is_present(example: Example) -> bool:
     return bool(example.phrase) and (example.masks is None or bool(example.masks.any()))
 
 
-def spoken_answer(example: Example) -> str:
+def target_answer(example: Example) -> str:
     """The answer with one ``[SEG]`` at its end, or with none where no target is present.
 
     An example with a present target that says nothing says "[SEG].".

@@ -1,4 +1,4 @@
-"""``Reading``: rows of ids on their way through a language model, and what it has read before.
+"""``DecodingState``: rows of ids on their way through a language model, and what was read before.
 
 This file knows ids, places and who may be looked at; it refuses to know what the ids mean.
 """
@@ -15,7 +15,7 @@ from transformers import Cache
 
 
 @dataclass
-class Reading:
+class DecodingState:
     """Rows that continue what ``cache`` holds, if there is one."""
 
     input_ids: Tensor  # [R, t] not read yet
@@ -24,11 +24,11 @@ class Reading:
     positions: Tensor  # [.., R, t]
     inputs: dict[str, Tensor] = field(default_factory=dict)  # pictures that come with the ids
 
-    def then(self, tokens: Sequence[int]) -> Reading:
+    def then(self, tokens: Sequence[int]) -> DecodingState:
         """The reading goes on with one token for each row."""
         ids = self.input_ids.new_tensor(list(tokens))[:, None]
         mask = torch.cat([self.mask, self.mask.new_ones(len(ids), 1)], 1)
-        return Reading(ids, self.cache, mask, self.positions[..., -1:] + 1)
+        return DecodingState(ids, self.cache, mask, self.positions[..., -1:] + 1)
 
 
 def cache_name(model: nn.Module) -> str:

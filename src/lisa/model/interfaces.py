@@ -128,7 +128,7 @@ class VisionLanguageModel(Protocol[FeaturesRead]):
     """Reads a picture and text; its last hidden states are all that the head needs.
 
     ``generate`` needs three steps more: ``keep`` pictures, ``open`` questions about them, and
-    ``step`` through the ``Reading`` that this gives.
+    ``step`` through the ``DecodingState`` that this gives.
     """
 
     hidden_size: int

@@ -27,7 +27,7 @@ from lisa.errors import ModelError
 from lisa.example import SEG_TOKEN, Example
 from lisa.masks import Mask
 from lisa.model import mask_decoder, vlm
-from lisa.model.answers import group_by_image, is_present, phrases, spoken_answer, spoken_words
+from lisa.model.answers import group_by_image, is_present, phrases, target_answer, visible_text
 from lisa.model.chat_templates import IMAGE_TOKEN_ID, TEMPLATES, Row, text_limit
 from lisa.model.config import OFFICIAL, LisaConfig
 from lisa.model.geometry import clip_pixels, longest_side_size, restore_masks, sam_pixels
@@ -41,7 +41,7 @@ from lisa.model.interfaces import (
     Pictures,
 )
 from lisa.model.llama_tokenizer import LegacyTokenizer
-from lisa.model.text_processor import ChatVoice, LegacyVoice, Voice
+from lisa.model.text_processor import ChatText, OfficialText, TextProcessor
 
 MAX_NEW_TOKENS = 512  # as the official chat.py has it
 IMAGE_FILE = "preprocessor_config.json"
@@ -58,10 +58,9 @@ class FullSizeProcessor:
         config: of the model.
     """
 
-    looks_closer = False
     max_new_tokens = MAX_NEW_TOKENS
 
-    def __init__(self, voice: Voice, image_processor: Any, config: LisaConfig) -> None:
+    def __init__(self, voice: TextProcessor, image_processor: Any, config: LisaConfig) -> None:
         self.voice, self.image_processor, self.config = voice, image_processor, config
         self.vlm: Any = config.vlm_config()
         self.language_family = vlm.family_of(self.vlm)
@@ -170,7 +169,7 @@ class FullSizeProcessor:
 
     def _row(self, example: Example, limit: int | None) -> Row:
         """An example's conversation, cut where the official code cuts it."""
-        row = self.voice.row(example.question, written_answer(example), example.further)
+        row = self.voice.row(example.question, training_answer(example), example.further)
         if limit is None:
             return row
         silently = self.config.compat == OFFICIAL
@@ -218,7 +217,7 @@ class FullSizeProcessor:
         names = phrases(raw)
         names = [""] * (len(masks) - len(names)) + names  # of a question's own [SEG]s (official)
         named = zip(masks, names, scores, strict=True)
-        return spoken_words(raw), tuple(Mask(*parts) for parts in named)
+        return visible_text(raw), tuple(Mask(*parts) for parts in named)
 
     def decode_mask(self, low_res_mask: Tensor, size: Size) -> np.ndarray:
         """Logits [h, w] of the square -> bool [H, W] at the picture's own ``size``."""
@@ -247,12 +246,12 @@ def put_picture(row: Row, picture_ids: Sequence[int]) -> tuple[list[int], list[i
     return ids, labels, segments
 
 
-def written_answer(example: Example) -> str:
-    """The answer as it is trained on: ``spoken_answer``, or one whose ``[SEG]``s fit its masks."""
+def training_answer(example: Example) -> str:
+    """The answer as it is trained on: ``target_answer``, or one whose ``[SEG]``s fit its masks."""
     answer = example.answer or ""
     points = answer.count(SEG_TOKEN) in (1, 0 if example.masks is None else len(example.masks))
     is_own = is_present(example) and SEG_TOKEN in answer and points
-    return answer if is_own else spoken_answer(example)
+    return answer if is_own else target_answer(example)
 
 
 def targets(examples: Sequence[Example]) -> Tensor:
@@ -267,7 +266,7 @@ def targets(examples: Sequence[Example]) -> Tensor:
     masks = [
         torch.from_numpy(mask)
         for example in examples
-        for mask in pointed_at(example, written_answer(example).count(SEG_TOKEN))
+        for mask in pointed_at(example, training_answer(example).count(SEG_TOKEN))
     ]
     return torch.stack(masks) if masks else torch.zeros(0, image.height, image.width).bool()
 
@@ -282,14 +281,14 @@ def pointed_at(example: Example, count: int) -> Sequence[np.ndarray]:
 # ----------------------------------------------------------------------- files
 
 
-def read_voice(directory: Path, config: LisaConfig) -> Voice:
+def read_voice(directory: Path, config: LisaConfig) -> TextProcessor:
     """The tokenizer of a model directory.
 
     Raises:
         ModelError: it cannot be read, or does not fit the configuration.
     """
     if config.conversation in TEMPLATES:
-        return LegacyVoice(LegacyTokenizer.read(directory), config)
+        return OfficialText(LegacyTokenizer.read(directory), config)
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # tokenizers and transformers raise many types
@@ -297,7 +296,7 @@ def read_voice(directory: Path, config: LisaConfig) -> Voice:
         raise ModelError(
             f"cannot read the tokenizer in '{directory}': {reason}; expected tokenizer.json"
         ) from error
-    return ChatVoice(tokenizer, config)
+    return ChatText(tokenizer, config)
 
 
 def read_image_processor(directory: Path, config: LisaConfig) -> Any:

@@ -33,7 +33,7 @@ Turns = Sequence[tuple[str, str]]  # questions and answers
 ANY_QUESTION = "Q"  # an answer's ids do not depend on its question
 
 
-class Voice(Protocol):
+class TextProcessor(Protocol):
     """Questions and answers of one model, as ids."""
 
     end_token_id: int
@@ -66,7 +66,7 @@ class Voice(Protocol):
         ...
 
 
-class LegacyVoice:
+class OfficialText:
     """The templates and the tokenizer of official LISA.
 
     Raises:
@@ -110,7 +110,7 @@ class LegacyVoice:
         return mark_image(self.template.write([asked, *said]))
 
 
-class ChatVoice:
+class ChatText:
     """The chat template of a tokenizer; without one, ``USER: ... ASSISTANT:``.
 
     Args:

@@ -28,7 +28,7 @@ from transformers.models.llava_next.modeling_llava_next import (
 
 from lisa.model.chat_templates import IMAGE_TOKEN_ID, TEMPLATES
 from lisa.model.config import LisaConfig, unfit
-from lisa.model.generation import Reading, cache_name, count_places, pad_left
+from lisa.model.generation import DecodingState, cache_name, count_places, pad_left
 from lisa.model.interfaces import PADDING_SEGMENT, Batch, Pictures
 from lisa.model.pretrained import Part
 
@@ -101,7 +101,7 @@ class HfVlm(Part):
         looked_at = batch.segments != PADDING_SEGMENT
         inputs = batch.vlm_inputs or {}
         positions = self.positions(batch.input_ids, looked_at, batch.position_ids, inputs)
-        return self.step(Reading(batch.input_ids, None, looked_at, positions, inputs))
+        return self.step(DecodingState(batch.input_ids, None, looked_at, positions, inputs))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits [.., vocabulary]."""
@@ -114,7 +114,7 @@ class HfVlm(Part):
 
     def open(
         self, pictures: VisionInputs, rows: Tensor, questions: Sequence[Sequence[int]]
-    ) -> Reading:
+    ) -> DecodingState:
         """Questions, with ``IMAGE_TOKEN_ID`` where the picture goes, ready to be read."""
         index = rows.tolist()
         expanded = [
@@ -125,9 +125,9 @@ class HfVlm(Part):
         inputs = join([pictures.inputs[picture] for picture in index])
         looked_at = known & (ids != self.unread_id)
         positions = self.positions(ids, looked_at, count_places(known), inputs)
-        return Reading(ids, DynamicCache(), looked_at, positions, inputs)
+        return DecodingState(ids, DynamicCache(), looked_at, positions, inputs)
 
-    def step(self, reading: Reading) -> Tensor:
+    def step(self, reading: DecodingState) -> Tensor:
         """Hidden states [R, t, H] of the ids that ``reading`` has not read yet."""
         floats = {
             name: value.to(self.model.dtype) if value.is_floating_point() else value

@@ -73,7 +73,7 @@ def tune_page(
         *curves(log),
         f"<h2>{len(answers)} questions of {html.escape(where)}</h2>",
         f"<p>Mean IoU {'before ' + mean_iou(before) + ', after ' if before else ''}"
-        f"{mean_iou(answers)}; a glance, not a score: see <code>lisa eval</code>.</p>",
+        f"{mean_iou(answers)}; a prescore, not a score: see <code>lisa eval</code>.</p>",
         f"<p>From left to right: the target{', before' if before else ''}, after.</p>",
         f'<img alt="targets and answers" src="{sheet}">' if sheet else "",
     ]

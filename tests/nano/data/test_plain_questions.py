@@ -1,4 +1,4 @@
-"""Implicit questions in plain words: the files are well formed, and no question gives its thing away."""
+"""Implicit questions in plain words: well formed, and no question gives its thing away."""
 
 import json
 import re

@@ -7,7 +7,7 @@ from helpers.lively_model import liven_decoder, picture, recalling_model
 from lisa.example import Example
 from lisa.model.interfaces import IGNORE_LABEL
 from lisa.model.lisa import LisaModel
-from lisa.nano.model.candidates import collect, gains, glimpse, shared_length
+from lisa.nano.model.candidates import collect, first_pass, gains, shared_length
 from lisa.nano.model.processor import LisaProcessor
 from lisa.nano.model.retriever import SEEN
 
@@ -38,7 +38,7 @@ def test_what_is_said_of_a_name_is_its_likelihood_as_an_answer(
     seen = torch.zeros(2, len(NAMES), SEEN)
     seen[:, :, 1] = -torch.arange(4.0)
     rows, answers = torch.tensor([0, 1]), [f"The {name}." for name in NAMES]
-    first = glimpse(model.vlm, processor, images.prefix, rows, QUESTIONS, seen, answers)
+    first = first_pass(model.vlm, processor, images.prefix, rows, QUESTIONS, seen, answers)
     opening = shared_length([processor.answer_ids(answer) for answer in answers])
     assert opening > 0
     found = collect(model.vlm, first)
@@ -55,7 +55,7 @@ def test_a_name_is_begun_where_all_answers_part(built: tuple[LisaModel, LisaProc
     images = model.encode_images(processor.encode_pictures([picture()]))
     seen, answers = torch.zeros(1, len(NAMES), SEEN), [f"The {name}." for name in NAMES]
     rows = torch.tensor([0])
-    first = glimpse(model.vlm, processor, images.prefix, rows, QUESTIONS[:1], seen, answers)
+    first = first_pass(model.vlm, processor, images.prefix, rows, QUESTIONS[:1], seen, answers)
     opening = shared_length([processor.answer_ids(answer) for answer in answers])
     alone = [float(ids_read(built, QUESTIONS[0], answer)[opening]) for answer in answers]
     assert first.begun[0].tolist() == pytest.approx(alone, abs=1e-3)

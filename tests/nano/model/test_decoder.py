@@ -10,12 +10,12 @@ from helpers.lively_model import matrices, settle
 from helpers.published_tower import published_forward, published_state
 from lisa.model.config import TINY_DECODER_SIZES
 from lisa.nano.model.decoder import (
-    HERE_BIAS,
+    PRIOR_BIAS,
     Attention,
     FourierPosition,
     ImageFeatures,
     NanoDecoder,
-    here_logits,
+    location_logits,
 )
 from lisa.nano.model.starting_weights import tower_key
 from lisa.nano.model.tower import VisionTower
@@ -91,19 +91,19 @@ def test_pictures_side_by_side_are_encoded_as_each_alone(decoder: NanoDecoder) -
 def test_here_logits_add_the_odds_of_two_scaled_dot_products() -> None:
     keys = torch.randn(2, 6, 3, 4, generator=torch.Generator().manual_seed(0))
     prompts = torch.randn(2, 6, 6, generator=torch.Generator().manual_seed(1))
-    logits = here_logits(keys, prompts)
+    logits = location_logits(keys, prompts)
     assert logits.shape == (2, 6, 3, 4)
     for n, m, h, w in [(0, 0, 0, 0), (1, 5, 2, 3), (0, 3, 1, 2), (1, 2, 0, 3)]:
         learnt, known = (
             sum(float(keys[n, p, h, w]) * float(prompts[n, m, p]) for p in half) / math.sqrt(3)
             for half in (range(3), range(3, 6))
         )
-        odds = math.exp(learnt + HERE_BIAS) + math.exp(known + HERE_BIAS)
+        odds = math.exp(learnt + PRIOR_BIAS) + math.exp(known + PRIOR_BIAS)
         assert float(logits[n, m, h, w]) == pytest.approx(math.log(odds), abs=1e-5)
 
 
 def test_before_training_a_thing_is_rarely_here() -> None:
-    assert torch.sigmoid(torch.tensor(HERE_BIAS)) == pytest.approx(0.05, abs=0.005)
+    assert torch.sigmoid(torch.tensor(PRIOR_BIAS)) == pytest.approx(0.05, abs=0.005)
 
 
 def test_positions_are_fourier_features_of_pixel_centres_row_by_row() -> None:
@@ -182,7 +182,7 @@ def test_similarity_is_where_the_keys_agree_with_the_prompt(
 ) -> None:
     prompts = some_prompts(1)
     decoded = decoder.decode(features, prompts, torch.tensor([1]))
-    expected = here_logits(features.keys[1:2], prompts[:, None])[:, 0]
+    expected = location_logits(features.keys[1:2], prompts[:, None])[:, 0]
     torch.testing.assert_close(decoded.similarity, expected)
 
 

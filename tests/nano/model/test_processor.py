@@ -17,12 +17,12 @@ from helpers.lively_model import chat_tokenizer, picture, tiny_config
 from lisa.errors import ModelError
 from lisa.example import MAX_QUESTION_CHARACTERS, Example
 from lisa.model import geometry
-from lisa.model.answers import group_by_image, phrases, spoken_answer
+from lisa.model.answers import group_by_image, phrases, target_answer
 from lisa.model.config import LisaConfig
 from lisa.model.interfaces import IGNORE_LABEL, DecodedMasks, Generated
 from lisa.nano.model import processor as processor_file
 from lisa.nano.model.processor import LisaProcessor, add_seg_token, check_seg_token, pad
-from lisa.nano.model.zoom import both_views, closer_box, main_pieces
+from lisa.nano.model.zoom import fuse_views, main_pieces, zoom_box
 
 HEIGHT, WIDTH = 40, 48  # of `picture`
 SEG = "[SEG]"
@@ -228,7 +228,7 @@ def test_questions_about_one_picture_share_a_row(made: LisaProcessor) -> None:
         )
         for number, example in enumerate(asked, start=1):
             question = made.question_ids(example.question)
-            answer = made.answer_ids(spoken_answer(example))
+            answer = made.answer_ids(target_answer(example))
             length = len(question) + len(answer)
             ids += question + answer
             segments += [number] * length
@@ -323,7 +323,7 @@ def test_there_is_one_seg_for_each_present_target_whatever_the_answer_says(
 )
 def test_what_is_spoken(answer: str | None, there: bool, spoken: str) -> None:
     masks = everything() if there else everything()[:0]
-    assert spoken_answer(Example(picture(), "cat?", answer, masks, phrase="cat")) == spoken
+    assert target_answer(Example(picture(), "cat?", answer, masks, phrase="cat")) == spoken
 
 
 def test_only_neighbours_with_the_same_picture_object_share_a_row() -> None:
@@ -511,7 +511,7 @@ def test_a_closer_look_holds_the_mask_and_lies_in_the_picture(
     (top, bottom), (left, right) = (np.sort(generator.integers(0, side, 2)) for side in size)
     mask = np.zeros(size, bool)
     mask[top : bottom + 1, left : right + 1] = True
-    box = closer_box(mask)
+    box = zoom_box(mask)
     if box is None:
         assert mask.mean() > 0.05  # a small mask gains from it
         return
@@ -523,13 +523,13 @@ def test_a_closer_look_holds_the_mask_and_lies_in_the_picture(
 
 @pytest.mark.parametrize("mask", [np.zeros((30, 40), bool), np.ones((30, 40), bool)])
 def test_nothing_is_gained_by_a_closer_look_at_nothing_or_everything(mask: np.ndarray) -> None:
-    assert closer_box(mask) is None
+    assert zoom_box(mask) is None
 
 
 def test_a_closer_look_leaves_room_around_the_mask() -> None:
     mask = np.zeros((400, 800), bool)
     mask[100:200, 300:500] = True
-    left, top, right, bottom = closer_box(mask) or (0, 0, 0, 0)
+    left, top, right, bottom = zoom_box(mask) or (0, 0, 0, 0)
     assert 300 - left == right - 500 > 0  # as much on each side
     assert 100 - top == bottom - 200 > 0
 
@@ -620,7 +620,7 @@ def test_phrases(raw: str, names: list[str]) -> None:
 
 def test_two_views_that_agree_are_one() -> None:
     logits = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
-    both = both_views(logits, logits, (0, 0, 30, 20), (20, 30))
+    both = fuse_views(logits, logits, (0, 0, 30, 20), (20, 30))
     torch.testing.assert_close(both, logits, atol=1e-4, rtol=0)
 
 
@@ -628,11 +628,11 @@ def test_two_views_are_the_mean_of_their_probabilities_in_the_box() -> None:
     """The whole picture says left half yes, right half no; the box is the right half."""
     whole = torch.full((8, 8), 6.0)
     whole[:, 4:] = -6.0
-    both = both_views(whole, torch.full((8, 8), 6.0), (20, 0, 40, 30), (30, 40))
+    both = fuse_views(whole, torch.full((8, 8), 6.0), (20, 0, 40, 30), (30, 40))
     torch.testing.assert_close(both[:, 1:].sigmoid(), torch.full((8, 7), 0.5), atol=1e-3, rtol=0)
     upper = torch.zeros(8, 8)
     upper[4:] = 2.0
-    lower = both_views(upper, torch.full((8, 8), 2.0), (0, 15, 40, 30), (30, 40))
+    lower = fuse_views(upper, torch.full((8, 8), 2.0), (0, 15, 40, 30), (30, 40))
     torch.testing.assert_close(lower[1:], torch.full((7, 8), 2.0))
 
 

@@ -11,7 +11,7 @@ from helpers.lively_model import chat_tokenizer, lively_model, picture, tiny_con
 from lisa.errors import ModelError
 from lisa.example import Example
 from lisa.model.config import LisaConfig
-from lisa.model.generation import Reading
+from lisa.model.generation import DecodingState
 from lisa.model.interfaces import PADDING_SEGMENT, PICTURE_SEGMENT, Batch
 from lisa.model.lisa import LisaModel
 from lisa.nano.model.decoder import ImageFeatures
@@ -137,7 +137,7 @@ def test_a_prefix_is_shared_and_continued_without_being_changed(
     mask = torch.ones(3, batch.input_ids.shape[1], dtype=torch.bool)
     positions = batch.position_ids[rows, start:]
     for _ in range(2):
-        hidden = model.vlm.step(Reading(ids, prefix.cache(rows), mask, positions))
+        hidden = model.vlm.step(DecodingState(ids, prefix.cache(rows), mask, positions))
         torch.testing.assert_close(hidden, expected[rows, start:], rtol=0, atol=1e-4)
     assert prefix.length == start
 

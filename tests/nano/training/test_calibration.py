@@ -18,6 +18,7 @@ from lisa.model.config import LisaConfig
 from lisa.nano.data.knowledge import is_held_out, things
 from lisa.nano.data.photo_questions import Asked
 from lisa.nano.data.sources import Photos
+from lisa.nano.model.segmenter import NanoAnswering
 from lisa.nano.training import calibration as module
 from lisa.nano.training import joint
 from lisa.nano.training.calibration import (
@@ -81,6 +82,7 @@ class Boaster:
 
     def __init__(self, score: float = 0.95, silent: bool = False) -> None:
         self.processor = SimpleNamespace(config=LisaConfig.tiny(50, 50))
+        self.answering = NanoAnswering(None, self.processor)  # type: ignore[arg-type]
         self.score, self.silent = score, silent
 
     def segment(self, image: PIL.Image.Image, question: str, answer: str | None = None) -> Result:

@@ -29,7 +29,7 @@ from lisa.model.lisa import LisaModel
 from lisa.nano.data.imagenet import imagenet_classes, word_table
 from lisa.nano.data.photos import LabelledPhotos
 from lisa.nano.data.sources import Photos
-from lisa.nano.model.decoder import HERE_BIAS
+from lisa.nano.model.decoder import PRIOR_BIAS
 from lisa.nano.model.processor import LisaProcessor, pad
 from lisa.nano.training.grounding import (
     EyesTask,
@@ -195,7 +195,7 @@ def word_logits(model: LisaModel, phrase_ids: Tensor) -> Tensor:
     """How true each phrase is of each class [N, 1000]."""
     prompts = model.phrase_prompts(phrase_ids)
     keys = model.decoder.neck.semantic_keys.weight  # [P/2, 1000]
-    return prompts[:, len(keys) :] @ keys / np.sqrt(len(keys)) + HERE_BIAS
+    return prompts[:, len(keys) :] @ keys / np.sqrt(len(keys)) + PRIOR_BIAS
 
 
 def test_learn_words_teaches_that_cat_is_true_of_a_tabby(

@@ -12,15 +12,15 @@ from lisa.errors import DataError
 from lisa.model.interfaces import IGNORE_LABEL, DecodedMasks
 from lisa.nano.training.losses import (
     MaskLossWeights,
+    absent_loss,
     bce_loss,
-    denial_loss,
     dice_loss,
-    here_loss,
+    location_loss,
     mask_loss,
+    mil_loss,
     prompt_loss,
     quality_loss,
     soft_iou,
-    somewhere_loss,
 )
 from lisa.training.paper import (
     answer_loss,
@@ -150,7 +150,7 @@ def test_here_is_taught_with_twice_the_covered_share(seed: int) -> None:
     step = SIDE // COARSE
     cells = targets.reshape(3, COARSE, step, COARSE, step).mean((2, 4))
     expected = cross_entropy(similarity, np.minimum(cells * 2, 1)).mean()
-    actual = here_loss(torch.from_numpy(similarity), torch.from_numpy(targets))
+    actual = location_loss(torch.from_numpy(similarity), torch.from_numpy(targets))
     assert float(actual) == pytest.approx(expected, **CLOSE)
 
 
@@ -158,14 +158,14 @@ def test_half_covered_counts_as_here() -> None:
     half = torch.zeros(1, SIDE, SIDE)
     half[:, :2] = 1  # the upper half of both upper cells
     sure = torch.tensor([[[50.0, 50.0], [-50.0, -50.0]]])
-    assert float(here_loss(sure, half)) == pytest.approx(0, abs=1e-6)
+    assert float(location_loss(sure, half)) == pytest.approx(0, abs=1e-6)
 
 
 @random_draws
 def test_denying_is_the_cross_entropy_with_nowhere(seed: int) -> None:
     similarity = draw_masks(seed)[0]
     expected = cross_entropy(similarity, np.zeros_like(similarity)).mean()
-    assert float(denial_loss(torch.from_numpy(similarity))) == pytest.approx(expected, **CLOSE)
+    assert float(absent_loss(torch.from_numpy(similarity))) == pytest.approx(expected, **CLOSE)
 
 
 @random_draws
@@ -173,10 +173,10 @@ def test_somewhere_is_the_cross_entropy_of_each_surest_location(seed: int) -> No
     similarity = draw_masks(seed)[0]
     surest = np.array([max(row) for row in similarity.reshape(3, -1).tolist()])
     expected = cross_entropy(surest, np.ones(3)).mean()
-    assert float(somewhere_loss(torch.from_numpy(similarity))) == pytest.approx(expected, **CLOSE)
+    assert float(mil_loss(torch.from_numpy(similarity))) == pytest.approx(expected, **CLOSE)
 
 
-@pytest.mark.parametrize("loss", [denial_loss, somewhere_loss])
+@pytest.mark.parametrize("loss", [absent_loss, mil_loss])
 def test_nothing_costs_nothing_and_is_still_a_part_of_the_graph(
     loss: Callable[[Tensor], Tensor],
 ) -> None:
@@ -198,7 +198,7 @@ def test_mask_loss_weighs_its_parts_and_takes_dice_of_present_things_only() -> N
             "bce": 3 * float(bce_loss(logits, targets)),
             "dice": 5 * float(dice_loss(logits[present], targets[present])),
             "quality": 7 * float(quality_loss(answer, targets)),
-            "here": 11 * float(here_loss(similarity, targets)),
+            "here": 11 * float(location_loss(similarity, targets)),
         }
     )
 

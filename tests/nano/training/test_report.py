@@ -15,6 +15,7 @@ from helpers.training_data import SIDE, write_state, write_training_data
 from lisa.draw.html import as_data_url
 from lisa.draw.sheet import SHEET_COLUMNS, THUMBNAIL, draw_sheet
 from lisa.masks import Mask
+from lisa.nano.model.segmenter import NanoAnswering
 from lisa.nano.training import report
 from lisa.nano.training.report import SHEET_PICTURES, draw_curves, read_log, write_report
 from lisa.result import Result
@@ -36,7 +37,8 @@ class Parrot:
     """A segmenter that has one answer, and remembers what it was asked."""
 
     name = "parrot"
-    model = SimpleNamespace(config=SimpleNamespace(trained_on=["coco_union", "<knowledge>"]))
+    processor = SimpleNamespace(config=SimpleNamespace(trained_on=["coco_union", "<knowledge>"]))
+    answering = NanoAnswering(None, processor)  # type: ignore[arg-type]
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str | None]] = []

@@ -13,32 +13,33 @@ from itertools import takewhile
 import torch
 from torch import Tensor
 
+from lisa.model.generation import DecodingState
 from lisa.nano.model.decoder import ImageFeatures, NanoDecoder
 from lisa.nano.model.processor import LisaProcessor, pad
 from lisa.nano.model.retriever import Evidence, Recall
-from lisa.nano.model.vlm import NanoVlm, Prefix, Reading
+from lisa.nano.model.vlm import NanoVlm, Prefix
 
 
 @dataclass(frozen=True)
-class Glimpse:
+class FirstPass:
     """What is known about N questions before any answer to them is said to the end."""
 
     recalled: Tensor  # as ``Evidence`` has it ...
     remembered: Tensor
     seen: Tensor
     begun: Tensor
-    reading: Reading  # the questions, and what all answers open with
+    reading: DecodingState  # the questions, and what all answers open with
     following: Tensor  # log-probabilities [N, vocabulary + 1] of what comes then
     endings: list[list[int]]  # of the K answers: ids after the opening
 
     @property
     def facts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What ``Recall.glance`` wants to know."""
+        """What ``Recall.prescore`` wants to know."""
         return self.recalled, self.remembered, self.seen, self.begun
 
 
 @torch.no_grad()
-def glimpse(
+def first_pass(
     vlm: NanoVlm,
     processor: LisaProcessor,
     prefix: Prefix,
@@ -46,7 +47,7 @@ def glimpse(
     questions: Sequence[str],
     seen: Tensor,
     answers: Sequence[str],
-) -> Glimpse:
+) -> FirstPass:
     """The questions are read once by themselves and once with the picture.
 
     Args:
@@ -68,11 +69,11 @@ def glimpse(
     reading = vlm.open(prefix, rows, [[*processor.question_ids(q), *opening] for q in questions])
     following = vlm.next_ids(reading)
     begun = following[:, [ending[0] for ending in endings]]
-    return Glimpse(recalled, remembered, seen, begun, reading, following, endings)
+    return FirstPass(recalled, remembered, seen, begun, reading, following, endings)
 
 
 @torch.no_grad()
-def collect(vlm: NanoVlm, glimpsed: Glimpse) -> Evidence:
+def collect(vlm: NanoVlm, glimpsed: FirstPass) -> Evidence:
     """The evidence for the answer to each question: the best names are said to the end."""
     assert isinstance(vlm.recall, Recall)
     names = vlm.recall.shortlist(*glimpsed.facts)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from lisa.model.interfaces import DecodedMasks
 from lisa.nano.model.tower import HEAD_CHANNELS, IMAGENET_CLASSES, TowerFeatures, VisionTower
 
-HERE_BIAS = -3.0  # before training, a location holds a given thing with probability 0.05
+PRIOR_BIAS = -3.0  # before training, a location holds a given thing with probability 0.05
 FEATURE_STRIDES = {4: 24, 8: 40, 16: 112, 32: 320 + HEAD_CHANNELS}  # stride -> channels
 
 
@@ -33,7 +33,7 @@ class ImageFeatures:
     stride8: Tensor  # [B, 40, H/8, W/8] skip for the upscaling
     fused: Tensor  # [B, D, H/16, W/16] what the two-way transformer reads
     context: Tensor  # [B, D, H/32, W/32] what the semantic projector reads
-    keys: Tensor  # [B, P, H/32, W/32] the map in prompt space: ``here_logits`` compares the two
+    keys: Tensor  # [B, P, H/32, W/32] the map in prompt space: ``location_logits`` compares the two
     semantic: Tensor  # [B, 1000, H/32, W/32] ImageNet probabilities
 
     def select(self, index: Tensor) -> ImageFeatures:
@@ -191,7 +191,7 @@ class NanoDecoder(nn.Module):
 
     def decode(self, features: ImageFeatures, prompts: Tensor, image_index: Tensor) -> DecodedMasks:
         """``prompts`` [N, P]; prompt n asks about picture ``image_index[n]`` of ``features``."""
-        similarity = here_logits(features.keys[image_index], prompts[:, None])[:, 0]
+        similarity = location_logits(features.keys[image_index], prompts[:, None])[:, 0]
         fused = features.fused[image_index]  # [N, D, h, w]
         here = F.interpolate(
             similarity[:, None], size=fused.shape[-2:], mode="bilinear", align_corners=False
@@ -230,7 +230,7 @@ class NanoDecoder(nn.Module):
         return torch.einsum("nc,nchw->nhw", self.hypernetwork(mask_token), image)
 
 
-def here_logits(keys: Tensor, prompts: Tensor) -> Tensor:
+def location_logits(keys: Tensor, prompts: Tensor) -> Tensor:
     """Logits of "here" for ``keys`` [N, P, h, w] and M prompts each [N, M, P] -> [N, M, h, w].
 
     A thing is known in two ways: one half of a prompt asks what was learnt from masks, the other
@@ -245,7 +245,7 @@ def half_logits(keys: Tensor, prompts: Tensor) -> Tensor:
 
     The scale is attention's; the bias says that a thing covers few locations.
     """
-    return torch.einsum("nphw,nmp->nmhw", keys, prompts) / math.sqrt(prompts.shape[-1]) + HERE_BIAS
+    return torch.einsum("nphw,nmp->nmhw", keys, prompts) / math.sqrt(prompts.shape[-1]) + PRIOR_BIAS
 
 
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

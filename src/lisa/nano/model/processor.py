@@ -22,7 +22,7 @@ from torch import Tensor
 from lisa.errors import ModelError
 from lisa.example import SEG_TOKEN, Example
 from lisa.masks import Mask
-from lisa.model.answers import group_by_image, is_present, phrases, spoken_answer, spoken_words
+from lisa.model.answers import group_by_image, is_present, phrases, target_answer, visible_text
 from lisa.model.config import LisaConfig
 from lisa.model.geometry import stretch_above
 from lisa.model.interfaces import (
@@ -58,7 +58,6 @@ class LisaProcessor:
             can be mistaken for them.
     """
 
-    looks_closer = True
     max_new_tokens = 48
 
     def __init__(self, tokenizer: Tokenizer, config: LisaConfig) -> None:
@@ -192,7 +191,7 @@ class LisaProcessor:
         segments, positions, labels = [0] * start, list(range(start)), [IGNORE_LABEL] * start
         for number, example in enumerate(examples, start=1):
             question = self.question_ids(example.question)
-            answer = self.answer_ids(spoken_answer(example))
+            answer = self.answer_ids(target_answer(example))
             length = len(question) + len(answer)
             ids += question + answer
             segments += [number] * length
@@ -268,7 +267,7 @@ class LisaProcessor:
             size: (height, width) of the picture.
         """
         raw = self.read(generated.token_ids)
-        return spoken_words(raw), self._decode_masks(generated.masks, phrases(raw), size)
+        return visible_text(raw), self._decode_masks(generated.masks, phrases(raw), size)
 
     def read(self, token_ids: Sequence[int]) -> str:
         """Ids -> text with ``[SEG]`` where its token stands, and nowhere else."""

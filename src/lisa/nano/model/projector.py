@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lisa.model.config import LisaConfig
-from lisa.nano.model.decoder import FourierPosition, ImageFeatures, here_logits
+from lisa.nano.model.decoder import FourierPosition, ImageFeatures, location_logits
 from lisa.nano.model.tower import IMAGENET_CLASSES
 
 NAME_TOKENS = 12  # of the longest name
@@ -113,7 +113,7 @@ class SemanticProjector(nn.Module):
         Names compete: two for one place can hardly both be right, however sure the eyes are.
         """
         prompts = self.name_prompt(concepts)
-        logits = here_logits(features.keys, prompts.expand(len(features.keys), -1, -1))
+        logits = location_logits(features.keys, prompts.expand(len(features.keys), -1, -1))
         return logits.sigmoid() * logits.softmax(1)
 
     def place_vectors(self, height: int, width: int) -> Tensor:

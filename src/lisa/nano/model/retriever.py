@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lisa.nano.model.decoder import here_logits
+from lisa.nano.model.decoder import location_logits
 
 SIZE, WIDTH, HEADS, HIDDEN = 256, 128, 8, 512
 DROPOUT = 0.3
@@ -197,11 +197,11 @@ class Recall(nn.Module):
         The logit of "here" where it is highest, and the same for the name in competition with all
         others, as a log-probability.
         """
-        here = here_logits(keys, self.prompts.expand(len(keys), -1, -1))
+        here = location_logits(keys, self.prompts.expand(len(keys), -1, -1))
         rivals = (here.sigmoid() * here.softmax(1)).flatten(2).amax(2)
         return torch.stack([here.flatten(2).amax(2), rivals.clamp(min=LEAST_SEEN).log()], -1)
 
-    def glance(self, recalled: Tensor, remembered: Tensor, seen: Tensor, begun: Tensor) -> Tensor:
+    def prescore(self, recalled: Tensor, remembered: Tensor, seen: Tensor, begun: Tensor) -> Tensor:
         """How good each name is before it is said to the end, [N, K].
 
         Args:
@@ -217,7 +217,7 @@ class Recall(nn.Module):
         self, recalled: Tensor, remembered: Tensor, seen: Tensor, begun: Tensor
     ) -> Tensor:
         """The numbers [N, R] of the names that are possible answers, the best first."""
-        good = self.glance(recalled, remembered, seen, begun)
+        good = self.prescore(recalled, remembered, seen, begun)
         return good.topk(min(SHORTLISTED, good.shape[1])).indices
 
     def weigh(self, evidence: Evidence) -> Tensor:

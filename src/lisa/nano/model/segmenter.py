@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +29,12 @@ from lisa.masks import Mask
 from lisa.model.answering import ModelAnswering, timed_reply
 from lisa.model.interfaces import DecodedMasks, Generated
 from lisa.model.lisa import EncodedImages, LisaModel
-from lisa.nano.model.candidates import collect, gains, glimpse
+from lisa.nano.model.candidates import collect, first_pass, gains
 from lisa.nano.model.decoder import ImageFeatures
 from lisa.nano.model.lisa import NanoModel
 from lisa.nano.model.processor import LisaProcessor
 from lisa.nano.model.retriever import Choice
-from lisa.nano.model.zoom import both_views, closer_box, main_pieces
+from lisa.nano.model.zoom import fuse_views, main_pieces, zoom_box
 from lisa.predict import Segmenter
 from lisa.result import Reply
 
@@ -46,10 +47,10 @@ class NanoAnswering(ModelAnswering):
     model: NanoModel
     processor: LisaProcessor
 
-    def __init__(self, model: NanoModel, processor: LisaProcessor) -> None:
-        super().__init__(model, processor)
-        names = processor.config.recall_names if model.vlm.recall is not None else []
-        self.answers = [present_answer(name) for name in names]
+    @cached_property
+    def answers(self) -> list[str]:
+        """What is said about each known name."""
+        return [present_answer(name) for name in self.processor.config.recall_names]
 
     def answer(
         self, kept: EncodedImages, images: Sequence[Image.Image], asked: Sequence[Asked]
@@ -73,7 +74,7 @@ class NanoAnswering(ModelAnswering):
             return found
         assert isinstance(features, ImageFeatures)
         rows = torch.tensor([asked[n].image_index for n in open_ones], device=self.model.device)
-        first = glimpse(
+        first = first_pass(
             self.model.vlm,
             self.processor,
             kept.prefix,
@@ -103,28 +104,28 @@ class NanoAnswering(ModelAnswering):
         An answer that was chosen is about one thing: small pieces beside it are dropped.
         """
         certainty = 1.0 if choice is None else choice.certainty
-        answer = replace(answer, masks=less_sure(answer.masks, certainty))
+        answer = replace(answer, masks=scale_confidence(answer.masks, certainty))
         text, masks = self.decode(answer, image)
         views = zip(masks, answer.masks.low_res_masks, answer.prompts, strict=True)
         closer = [self.look_closer(image, *view, certainty) for view in views]
-        return text, tuple(closer if choice is None else map(one_thing, closer))
+        return text, tuple(closer if choice is None else map(main_components, closer))
 
     @torch.inference_mode()
     def look_closer(
         self, image: Image.Image, mask: Mask, whole: Tensor, prompt: Tensor, certainty: float
     ) -> Mask:
         """The mask refined by what its prompt finds in the part of the image around it."""
-        box = closer_box(mask.mask)
+        box = zoom_box(mask.mask)
         if box is None:
             return mask
         pixels = self.processor.encode_pictures([image.crop(box)]).pixel_values
         decoder = self.model.decoder
         row = torch.zeros(1, dtype=torch.long, device=self.model.device)
         seen = decoder.decode(decoder.encode_image(pixels.to(self.model.device)), prompt[None], row)
-        seen = less_sure(seen, certainty)
+        seen = scale_confidence(seen, certainty)
         (score,) = self.processor.scores(seen.iou_logits)
         left, top, right, bottom = box
-        both = both_views(whole, seen.low_res_masks[0], box, (image.height, image.width))
+        both = fuse_views(whole, seen.low_res_masks[0], box, (image.height, image.width))
         full = np.zeros_like(mask.mask)
         full[top:bottom, left:right] = self.processor.decode_mask(
             both, (bottom - top, right - left)
@@ -132,12 +133,12 @@ class NanoAnswering(ModelAnswering):
         return Mask(full, mask.phrase, (mask.score + score) / 2)
 
 
-def one_thing(mask: Mask) -> Mask:
+def main_components(mask: Mask) -> Mask:
     """The mask without the pieces that are small beside its largest one."""
     return replace(mask, mask=main_pieces(mask.mask))
 
 
-def less_sure(masks: DecodedMasks, certainty: float) -> DecodedMasks:
+def scale_confidence(masks: DecodedMasks, certainty: float) -> DecodedMasks:
     """The same masks, their expected IoU multiplied by a certainty in (0, 1]."""
     if certainty >= 1.0:
         return masks

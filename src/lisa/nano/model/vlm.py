@@ -18,7 +18,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from lisa.errors import ModelError
 from lisa.model.config import LisaConfig
-from lisa.model.generation import Reading, cache_name, count_places, pad_left
+from lisa.model.generation import DecodingState, cache_name, count_places, pad_left
 from lisa.model.interfaces import PADDING_SEGMENT, PICTURE_SEGMENT, Batch, Pictures
 from lisa.nano.model.decoder import ImageFeatures
 from lisa.nano.model.projector import SemanticProjector, mean_embeddings
@@ -138,13 +138,15 @@ class NanoVlm(nn.Module):
         assert pictures.prefix_ids is not None
         return self.encode_prefix(pictures.prefix_ids, visual)
 
-    def open(self, prefix: Prefix, rows: Tensor, questions: Sequence[Sequence[int]]) -> Reading:
+    def open(
+        self, prefix: Prefix, rows: Tensor, questions: Sequence[Sequence[int]]
+    ) -> DecodingState:
         """Questions, question n about picture ``rows[n]``, ready to be read."""
         ids, known = pad_left(questions, rows)
         mask = torch.cat([known.new_ones(len(rows), prefix.length), known], 1)
-        return Reading(ids, prefix.cache(rows), mask, prefix.length + count_places(known))
+        return DecodingState(ids, prefix.cache(rows), mask, prefix.length + count_places(known))
 
-    def step(self, reading: Reading) -> Tensor:
+    def step(self, reading: DecodingState) -> Tensor:
         """Hidden states [N, t, H] of the ids that ``reading`` has not read yet."""
         return self.language.model(
             inputs_embeds=self.embed(reading.input_ids),
@@ -154,12 +156,12 @@ class NanoVlm(nn.Module):
             **{cache_name(self.language.model): reading.cache},
         ).last_hidden_state
 
-    def next_ids(self, reading: Reading) -> Tensor:
+    def next_ids(self, reading: DecodingState) -> Tensor:
         """Log-probabilities [N, vocabulary + 1] of what follows; ``reading`` is read for that."""
         return self.logits(self.step(reading)[:, -1]).log_softmax(-1)
 
     def likelihoods(
-        self, reading: Reading, following: Tensor, answers: Sequence[Sequence[Sequence[int]]]
+        self, reading: DecodingState, following: Tensor, answers: Sequence[Sequence[Sequence[int]]]
     ) -> Tensor:
         """Log-probabilities [N, K] of K answers (ids) to each of N questions.
 
@@ -179,7 +181,7 @@ class NanoVlm(nn.Module):
         mask = torch.cat([reading.mask.repeat_interleave(count, 0), known], 1)
         places = torch.arange(1, ids.shape[1] + 1, device=ids.device)
         positions = reading.positions[:, -1:].repeat_interleave(count, 0) + places
-        states = self.step(Reading(ids.clamp(min=0), cache, mask, positions))
+        states = self.step(DecodingState(ids.clamp(min=0), cache, mask, positions))
         later = self.logits(states[:, :-1]).log_softmax(-1)
         later = later.gather(2, ids[:, 1:, None].clamp(min=0))[..., 0] * known[:, 1:]
         begun = following.repeat_interleave(count, 0).gather(1, ids[:, :1])[:, 0]

@@ -25,7 +25,7 @@ def main_pieces(mask: np.ndarray) -> np.ndarray:
     return kept
 
 
-def closer_box(mask: np.ndarray) -> Box | None:
+def zoom_box(mask: np.ndarray) -> Box | None:
     """Where to look closer: (left, top, right, bottom) in pixels around a mask bool [H, W].
 
     ``CLOSER_MARGIN`` of the mask's sides around it, no side under ``CLOSER_LEAST`` of the
@@ -44,7 +44,7 @@ def closer_box(mask: np.ndarray) -> Box | None:
     return left, top, right, bottom
 
 
-def both_views(whole: Tensor, closer: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
+def fuse_views(whole: Tensor, closer: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
     """Two masks of one thing, logits [h, w] each, made one: the mean of their probabilities.
 
     Args:

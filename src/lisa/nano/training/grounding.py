@@ -27,15 +27,15 @@ from lisa.nano.data.prompts import other_words
 from lisa.nano.data.questions import eye_examples, label_example
 from lisa.nano.data.sources import Photos
 from lisa.nano.data.views import augment, crop, crop_box, recolour, whole
-from lisa.nano.model.decoder import HERE_BIAS, here_logits
+from lisa.nano.model.decoder import PRIOR_BIAS, location_logits
 from lisa.nano.model.lisa import NanoModel
 from lisa.nano.model.processor import LisaProcessor, pad
 from lisa.nano.training.losses import (
     MaskLossWeights,
-    denial_loss,
+    absent_loss,
     mask_loss,
+    mil_loss,
     soft_iou,
-    somewhere_loss,
 )
 from lisa.nano.training.stage import warm_up
 from lisa.training.loop import Losses, Task
@@ -68,7 +68,7 @@ class EyesTask(Task):
         features = self.model.decoder.encode_image(batch.pixel_values)
         prompts = self.model.phrase_prompts(batch.phrase_ids)  # [N, P]
         unmasked = ~(batch.present & batch.known)
-        everywhere = here_logits(
+        everywhere = location_logits(
             features.keys, prompts[unmasked].expand(len(features.keys), -1, -1)
         )  # [B, U, h, w]
         here = everywhere[batch.image_index[unmasked], torch.arange(everywhere.shape[1])]
@@ -76,8 +76,8 @@ class EyesTask(Task):
         some = worth_a_mask(batch.present, batch.known)
         decoded = self.model.decoder.decode(features, prompts[some], batch.image_index[some])
         losses = mask_loss(decoded, batch.masks[some], self.weights)
-        losses["denied"] = self.weights.here * denial_loss(here[~present])
-        losses["somewhere"] = SOMEWHERE_WEIGHT * somewhere_loss(here[present])
+        losses["denied"] = self.weights.here * absent_loss(here[~present])
+        losses["somewhere"] = SOMEWHERE_WEIGHT * mil_loss(here[present])
         if self.words:
             losses["words"] = WORDS_WEIGHT * self.words.loss(self.model, WORDS_REHEARSED)
         return losses
@@ -109,7 +109,7 @@ class WordTable:
         some = torch.randperm(len(self.truth), device=self.truth.device)[:count]
         scores = model.decoder.neck.semantic_keys.weight.T  # [1000, P/2]
         known = model.vlm.projector.name_prompt(self.embeddings[some]).chunk(2, -1)[1]
-        logits = known @ scores.T / math.sqrt(scores.shape[1]) + HERE_BIAS
+        logits = known @ scores.T / math.sqrt(scores.shape[1]) + PRIOR_BIAS
         wrong = F.binary_cross_entropy_with_logits(logits, self.truth[some], reduction="sum")
         return wrong / len(some)
 

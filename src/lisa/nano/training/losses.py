@@ -34,7 +34,7 @@ def mask_loss(
         "bce": weights.bce * bce_loss(decoded.low_res_masks, targets),
         "dice": weights.dice * dice_loss(decoded.low_res_masks[present], targets[present]),
         "quality": weights.quality * quality_loss(decoded, targets),
-        "here": weights.here * here_loss(decoded.similarity, targets),
+        "here": weights.here * location_loss(decoded.similarity, targets),
     }
 
 
@@ -71,7 +71,7 @@ def soft_iou(logits: Tensor, targets: Tensor) -> Tensor:
     return intersection / (predicted.sum(1) + targets.sum(1) - intersection).clamp(min=1e-6)
 
 
-def here_loss(similarity: Tensor, targets: Tensor) -> Tensor:
+def location_loss(similarity: Tensor, targets: Tensor) -> Tensor:
     """The coarse "here" map against the share of each location that is target, mean over masks."""
     shares = F.adaptive_avg_pool2d(targets[:, None], (similarity.shape[1], similarity.shape[2]))[
         :, 0
@@ -85,14 +85,14 @@ def here_loss(similarity: Tensor, targets: Tensor) -> Tensor:
     )
 
 
-def denial_loss(similarity: Tensor) -> Tensor:
+def absent_loss(similarity: Tensor) -> Tensor:
     """The coarse "here" maps [N, h, w] of things that are nowhere; 0 when there are none."""
     if not len(similarity):
         return similarity.sum() * 0
     return F.softplus(similarity).mean()
 
 
-def somewhere_loss(similarity: Tensor) -> Tensor:
+def mil_loss(similarity: Tensor) -> Tensor:
     """The coarse "here" maps [N, h, w] of things that are somewhere; 0 when there are none.
 
     The surest location alone counts (multiple instance learning).

@@ -36,7 +36,7 @@ def write_report(model: Path, data: Path, out: Path, device: str | None = None) 
     sheet = draw_sheet(results)
     sheet.save(out / "sheet.png")
     scores = measure(segmenter, data)
-    sources = ", ".join(map(with_licence, nano_parts(segmenter)[0].config.trained_on))
+    sources = ", ".join(map(with_licence, nano_parts(segmenter)[1].config.trained_on))
     parts = [
         f"<h1>{html.escape(model.as_posix())}</h1>",
         f"<p>Trained on: {html.escape(sources)}</p>",

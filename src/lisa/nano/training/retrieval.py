@@ -36,7 +36,7 @@ from lisa.nano.data.text_pairs import (
     questions,
     sample_questions,
 )
-from lisa.nano.model.candidates import Glimpse, collect, glimpse
+from lisa.nano.model.candidates import FirstPass, collect, first_pass
 from lisa.nano.model.lisa import NanoModel
 from lisa.nano.model.processor import LisaProcessor, pad
 from lisa.nano.model.retriever import Evidence, Recall
@@ -296,12 +296,12 @@ def pictured(
 
 def glimpses(
     model: NanoModel, processor: LisaProcessor, asked: Sequence[Looked], title: str
-) -> Iterator[Glimpse]:
+) -> Iterator[FirstPass]:
     """What is known at first sight about each question."""
     row = torch.zeros(1, dtype=torch.long, device=model.device)
     answers = list(map(present_answer, processor.config.recall_names))
     for one, prefix, seen in pictured(model, processor, asked, title):
-        yield glimpse(model.vlm, processor, prefix, row, [one.text], seen, answers)
+        yield first_pass(model.vlm, processor, prefix, row, [one.text], seen, answers)
 
 
 def learn_to_weigh(
@@ -322,7 +322,7 @@ def learn_to_weigh(
     target = torch.tensor([one.target for one in asked], device=model.device)
     first = [one.facts for one in glimpses(model, processor, asked, "looking")]
     facts = [torch.cat(parts) for parts in zip(*first, strict=True)]
-    fit(recall.possible, lambda: F.cross_entropy(recall.glance(*facts), target))
+    fit(recall.possible, lambda: F.cross_entropy(recall.prescore(*facts), target))
     again = glimpses(model, processor, asked, "weighing")
     known = Evidence.join([collect(model.vlm, one) for one in again])
     is_right = known.names == target[:, None]  # [N, R]

@@ -26,7 +26,7 @@ from lisa.nano.data.knowledge import Thing, new_phrasings, taught, things
 from lisa.nano.data.prompts import other_words
 from lisa.nano.data.symbolic import Asked, Imagination, ImaginedScene, Seen
 from lisa.nano.data.text_pairs import defined
-from lisa.nano.model.candidates import collect, glimpse
+from lisa.nano.model.candidates import collect, first_pass
 from lisa.nano.model.lisa import NanoModel
 from lisa.nano.model.processor import LisaProcessor, pad
 from lisa.nano.model.projector import CLASS, CONCEPT, FoundNames, SemanticProjector, mean_embeddings
@@ -274,7 +274,7 @@ def recalled(
     rows = torch.arange(len(scenes), device=model.device)
     questions = [scene.asked[0].question for scene in scenes]
     said = list(map(present_answer, names))
-    first = glimpse(model.vlm, processor, prefix, rows, questions, seen, said)
+    first = first_pass(model.vlm, processor, prefix, rows, questions, seen, said)
     found = recall.choose(collect(model.vlm, first))
     return [None if one is None else processor.answer_ids(said[one.name]) for one in found]
 
