@@ -35,7 +35,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             raise OutputError(f"cannot write {str(path)!r}: it is {kind}; expected a file name")
         _replace(target, data)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        reason = _one_line(getattr(error, "strerror", None) or error)
+        reason = one_line(getattr(error, "strerror", None) or error)
         raise OutputError(
             f"cannot write {str(path)!r}: {reason}; expected a writable folder with enough space"
         ) from error
@@ -56,7 +56,7 @@ def _replace(target: Path, data: bytes) -> None:
         raise
 
 
-def _one_line(reason: object) -> str:
+def one_line(reason: object) -> str:
     return " ".join(str(reason).split()) or type(reason).__name__
 
 

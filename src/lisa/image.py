@@ -20,7 +20,7 @@ import PIL.ImageOps
 from PIL import ExifTags
 
 from lisa.errors import ImageError
-from lisa.files import _one_line
+from lisa.files import one_line
 
 ImageSource = str | os.PathLike[str] | bytes | PIL.Image.Image | np.ndarray
 
@@ -111,7 +111,7 @@ def _open_stream(source: str | os.PathLike[str] | bytes, label: str) -> BinaryIO
     except FileNotFoundError as error:
         raise _unreadable(label, "no such file") from error
     except OSError as error:
-        raise _unreadable(label, _one_line(error.strerror or error)) from error
+        raise _unreadable(label, one_line(error.strerror or error)) from error
     except ValueError as error:  # a null character in the path
         raise _unreadable(label, "not a valid path") from error
 
@@ -139,7 +139,7 @@ def _open_image(stream: BinaryIO, label: str) -> PIL.Image.Image:
         except PIL.UnidentifiedImageError as error:
             raise _unreadable(label, "not a picture") from error
         except Exception as error:  # Pillow's header parsers raise many types on damaged files
-            raise _unreadable(label, f"damaged or cut short ({_one_line(error)})") from error
+            raise _unreadable(label, f"damaged or cut short ({one_line(error)})") from error
         finally:
             PIL.Image.MAX_IMAGE_PIXELS = limit
 
@@ -153,7 +153,7 @@ def _decode(image: PIL.Image.Image, label: str) -> PIL.Image.Image:
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise many types on damaged files
-        raise _unreadable(label, f"damaged or cut short ({_one_line(error)})") from error
+        raise _unreadable(label, f"damaged or cut short ({one_line(error)})") from error
 
 
 def _check_size(width: int, height: int, label: str) -> None:

@@ -100,12 +100,12 @@ class Mask:
     score: float
 
     def __post_init__(self) -> None:
-        _expect_type("mask", self.mask, np.ndarray)
+        expect_type("mask", self.mask, np.ndarray)
         if self.mask.dtype != np.bool_ or self.mask.ndim != 2 or 0 in self.mask.shape:
             actual = f"{self.mask.dtype} {list(self.mask.shape)}"
             raise DataError(f"mask: expected bool [H, W] of at least 1x1, got {actual}")
-        _expect_type("phrase", self.phrase, str)
-        if not (_is_number(self.score) and 0.0 <= self.score <= 1.0):
+        expect_type("phrase", self.phrase, str)
+        if not (is_number(self.score) and 0.0 <= self.score <= 1.0):
             raise DataError(f"score: expected a number in [0, 1], got {self.score!r}")
         object.__setattr__(self, "score", float(self.score))
 
@@ -126,13 +126,13 @@ class Mask:
         return run_lengths(self.mask)
 
 
-def _expect_type(field_name: str, value: object, expected: type) -> None:
+def expect_type(field_name: str, value: object, expected: type) -> None:
     if not isinstance(value, expected):
         actual = type(value).__name__
         raise DataError(f"{field_name}: expected {expected.__name__}, got {actual}")
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 

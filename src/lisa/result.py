@@ -23,9 +23,9 @@ from lisa.masks import coco_polygons, grey
 
 if TYPE_CHECKING:
     import supervision
-from lisa.export.geojson import _geojson_feature
-from lisa.export.labelme import LABELME_VERSION, _is_jpeg, _labelme_shape
-from lisa.masks import UNNAMED, Mask, _expect_type, _is_number
+from lisa.export.geojson import geojson_feature
+from lisa.export.labelme import LABELME_VERSION, is_jpeg, labelme_shape
+from lisa.masks import UNNAMED, Mask, expect_type, is_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,28 +64,28 @@ class Result:
     timings: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _expect_type("image", self.image, PIL.Image.Image)
+        expect_type("image", self.image, PIL.Image.Image)
         if self.image.mode != "RGB" or 0 in self.image.size:
             actual = f"{self.image.mode} {self.image.width}x{self.image.height}"
             raise DataError(f"image: expected RGB of at least 1x1, got {actual}")
         for name in ("question", "text", "name", "model"):
-            _expect_type(name, getattr(self, name), str)
+            expect_type(name, getattr(self, name), str)
         self._check_masks()
         self._check_timings()
 
     def _check_masks(self) -> None:
-        _expect_type("masks", self.masks, tuple)
+        expect_type("masks", self.masks, tuple)
         expected = [self.image.height, self.image.width]
         for index, mask in enumerate(self.masks):
-            _expect_type(f"masks[{index}]", mask, Mask)
+            expect_type(f"masks[{index}]", mask, Mask)
             if list(mask.mask.shape) != expected:
                 actual = list(mask.mask.shape)
                 raise DataError(f"masks[{index}]: expected the image's {expected}, got {actual}")
 
     def _check_timings(self) -> None:
-        _expect_type("timings", self.timings, Mapping)
+        expect_type("timings", self.timings, Mapping)
         for step, seconds in self.timings.items():
-            if not (_is_number(seconds) and 0.0 <= seconds < math.inf):
+            if not (is_number(seconds) and 0.0 <= seconds < math.inf):
                 raise DataError(f"timings[{step!r}]: expected seconds >= 0, got {seconds!r}")
         timings = {str(step): float(seconds) for step, seconds in self.timings.items()}
         object.__setattr__(self, "timings", timings)
@@ -205,9 +205,9 @@ class Result:
         return {
             "version": LABELME_VERSION,
             "flags": {},
-            "shapes": [_labelme_shape(mask, self.question) for mask in self._present()],
+            "shapes": [labelme_shape(mask, self.question) for mask in self._present()],
             "imagePath": self.name,
-            "imageData": base64_image(self.image, "JPEG" if _is_jpeg(self.name) else "PNG"),
+            "imageData": base64_image(self.image, "JPEG" if is_jpeg(self.name) else "PNG"),
             "imageHeight": height,
             "imageWidth": width,
         }
@@ -226,7 +226,7 @@ class Result:
             "image": self.name,
             "question": self.question,
             "answer": self.text,
-            "features": [_geojson_feature(mask) for mask in self._present()],
+            "features": [geojson_feature(mask) for mask in self._present()],
         }
 
     def to_supervision(self) -> "supervision.Detections":

@@ -37,7 +37,7 @@ def curve(caption: str, points: Sequence[tuple[float, float]]) -> str:
     return f"<figure><figcaption>{caption}</figcaption>{polyline(points)}</figure>"
 
 
-def _embedded(picture: PIL.Image.Image) -> str:
+def embedded(picture: PIL.Image.Image) -> str:
     """A picture as a part of the page."""
     picture.thumbnail((SIDE, SIDE))
     return f'<img alt="" src="data:image/jpeg;base64,{base64_image(picture, "JPEG")}">'

@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 from pycocotools import mask as coco_mask
 
-from lisa.draw.html import STYLE, _embedded
+from lisa.draw.html import STYLE, embedded
 from lisa.draw.overlay import draw_overlay
 from lisa.draw.plots import histogram, intervals, reliability_plot
 from lisa.errors import LisaError
@@ -107,7 +107,7 @@ def _case(task: Task, record: Record) -> str:
         example = task.dataset[record.index]
     except (LisaError, OSError):  # the record says why
         return f"<figure><figcaption>{caption}</figcaption></figure>"
-    pictures = "".join(map(_embedded, (_answer(example, record), _target(example))))
+    pictures = "".join(map(embedded, (_answer(example, record), _target(example))))
     return f"<figure><figcaption>{caption}</figcaption>{pictures}</figure>"
 
 

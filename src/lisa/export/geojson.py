@@ -29,7 +29,7 @@ def geojson_geometry(mask: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _geojson_feature(mask: Mask) -> dict[str, Any]:
+def geojson_feature(mask: Mask) -> dict[str, Any]:
     x, y, width, height = mask.bbox
     return {
         "type": "Feature",

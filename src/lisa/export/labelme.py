@@ -13,7 +13,7 @@ from lisa.masks import UNNAMED, Mask, grey
 LABELME_VERSION = "5.5.0"
 
 
-def _labelme_shape(mask: Mask, question: str) -> dict[str, Any]:
+def labelme_shape(mask: Mask, question: str) -> dict[str, Any]:
     x, y, width, height = mask.bbox
     return {
         "label": mask.phrase or UNNAMED,
@@ -27,5 +27,5 @@ def _labelme_shape(mask: Mask, question: str) -> dict[str, Any]:
     }
 
 
-def _is_jpeg(name: str) -> bool:
+def is_jpeg(name: str) -> bool:
     return name.lower().endswith((".jpg", ".jpeg"))
